@@ -1,0 +1,1 @@
+"""Datasets: adapters, sampling, transforms, checks. Knows nothing of models."""

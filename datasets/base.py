@@ -1,0 +1,49 @@
+"""The contract that makes a class a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from .sample import Sample
+
+if TYPE_CHECKING:
+    from ..evaluators.base import Evaluator
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What is known of an image without decoding it: its size (H, W) and the labels of its objects, ignored ones left out."""
+
+    image_id: Any
+    size: tuple[int, int]
+    labels: np.ndarray
+    path: str | None = None
+
+
+@runtime_checkable
+class DetectionDataset(Protocol):
+    """A sequence of samples with class names and a scoring protocol of its own.
+
+    A plain class with these members is a dataset: nothing is registered, nothing is inherited.
+    """
+
+    classes: Sequence[str]
+    """Class names in label order."""
+
+    category_ids: Sequence[int]
+    """Original id of each label."""
+
+    fingerprint: str
+    """Hash of the annotations' content; equal for equal datasets."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def info(self, index: int) -> ImageInfo: ...
+
+    def evaluator(self) -> Evaluator: ...

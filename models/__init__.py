@@ -1,0 +1,1 @@
+"""Detectors: structures, parts, methods and the zoo."""

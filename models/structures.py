@@ -1,0 +1,133 @@
+"""What goes into and comes out of a detector.
+
+Shape letters: B images of a batch, H x W padded pixels, h x w valid pixels of one image, N objects of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def _moved(value, device: torch.device | str, non_blocking: bool):
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=non_blocking)
+    return value
+
+
+class _OnDevice:
+    """Adds ``to(device)`` to a dataclass of tensors."""
+
+    def to(self: T, device: torch.device | str, non_blocking: bool = False) -> T:
+        """A copy with every tensor on ``device``."""
+        values = {f.name: _moved(getattr(self, f.name), device, non_blocking) for f in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **values)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class ImageBatch(_OnDevice):
+    """Images as the network sees them.
+
+    pixels: (B, 3, H, W) float, normalized, zero padded on the right and bottom.
+    sizes: valid (h, w) of each image inside the padding.
+    original_sizes: (h, w) of each image before it was resized; absent when detections are wanted in batch pixels.
+    scales: (x, y) factors with ``resized = original * factor``; present with ``original_sizes``.
+    """
+
+    pixels: Tensor
+    sizes: Sequence[tuple[int, int]]
+    original_sizes: Sequence[tuple[int, int]] | None = None
+    scales: Sequence[tuple[float, float]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
+            raise ValueError(f"ImageBatch.pixels: expected (B, 3, H, W), found {tuple(self.pixels.shape)}")
+        if len(self.sizes) != len(self.pixels):
+            raise ValueError(f"ImageBatch.sizes: expected {len(self.pixels)} sizes, found {len(self.sizes)}")
+        if (self.original_sizes is None) != (self.scales is None):
+            raise ValueError("ImageBatch: original_sizes and scales are given together or not at all")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """(H, W) of the batch."""
+        return int(self.pixels.shape[2]), int(self.pixels.shape[3])
+
+    def output_size(self, index: int) -> tuple[int, int]:
+        """(h, w) of the frame in which detections of one image are given."""
+        return tuple(self.original_sizes[index]) if self.original_sizes is not None else tuple(self.sizes[index])
+
+    def scale(self, index: int) -> tuple[float, float]:
+        """(x, y) factors from output pixels to batch pixels; (1, 1) where the batch was not resized."""
+        return tuple(self.scales[index]) if self.scales is not None else (1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Targets(_OnDevice):
+    """The ground truth of one image, in batch pixels.
+
+    boxes: (N, 4) float32 xyxy. labels: (N,) int64 in 0..K-1. masks: (N, H, W) uint8 or bool, or none.
+    ignore_boxes: (M, 4) regions that count neither as object nor as background, or none.
+    semantic: (H, W) uint8 class map at full size, 255 where unlabelled, or none.
+    proposals: (P, 4) xyxy given from outside (Fast R-CNN), or none.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+    ignore_boxes: Tensor | None = None
+    semantic: Tensor | None = None
+    proposals: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
+            raise ValueError(f"Targets.boxes: expected (N, 4), found {tuple(self.boxes.shape)}")
+        if self.labels.shape != self.boxes.shape[:1]:
+            raise ValueError(f"Targets.labels: expected ({len(self.boxes)},), found {tuple(self.labels.shape)}")
+        if self.masks is not None and len(self.masks) != len(self.boxes):
+            raise ValueError(f"Targets.masks: expected {len(self.boxes)} masks, found {len(self.masks)}")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class Detections(_OnDevice):
+    """What a detector finds in one image, highest score first.
+
+    boxes: (N, 4) xyxy in the original image's pixels where the batch says how it was resized, else in the batch's.
+    scores: (N,) in 0..1. labels: (N,) int64 in 0..K-1. masks: (N, h, w) bool in the same frame, or none.
+    mask_scores: (N,) quality of each mask (Mask Scoring R-CNN), or none.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+    mask_scores: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, keep: Tensor | slice) -> Detections:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Detections(**{name: None if value is None else value[keep] for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class Proposals(_OnDevice):
+    """Class-agnostic boxes of one image, highest score first: boxes (N, 4) xyxy in batch pixels, scores (N,)."""
+
+    boxes: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)

@@ -1,0 +1,1 @@
+"""Native and reference ops, one file each."""
