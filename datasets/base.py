@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What is known of an image without decoding it: its size (H, W) and the labels of its objects, ignored ones left out."""
+    """What is known of an image without decoding it: its (H, W) and the labels of its objects that are not ignored."""
 
     image_id: Any
     size: tuple[int, int]
