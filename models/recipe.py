@@ -40,7 +40,12 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Epochs, the epochs after which the learning rate is divided by ten, and the warm-up in steps."""
+    """Epochs, how the learning rate falls, and the warm-up in steps.
+
+    decay: ``step`` multiplies by ``drop_factor`` after each epoch of ``drops``; ``cosine`` falls to zero over the whole
+    training (Loshchilov and Hutter, SGDR, equation 5, one period). warmup: ``linear`` rises from ``warmup_factor`` to 1,
+    ``constant`` stays at ``warmup_factor``.
+    """
 
     epochs: int = 12
     drops: tuple[int, ...] = (8, 11)
@@ -48,6 +53,7 @@ class Schedule:
     warmup_steps: int = 500
     warmup_factor: float = 0.001
     warmup: str = "linear"
+    decay: str = "step"
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Recipe:
     ends in the first eight hexadecimal digits of its SHA-256, or none. backbone_weights: name of the pretrained
     backbone. start_from: address of the detector checkpoint that training starts from.
     test_flip: scores were published with horizontal flips averaged in. published: the figures by column name, as
-    in the document of that title. sync_batch_norm: statistics are shared between devices in training.
+    in the document of that title. sync_batch_norm: statistics are shared between devices in training. ema_decay: decay
+    of the exponential moving average of the weights that is scored and kept, or none.
     """
 
     name: str
@@ -87,6 +94,7 @@ class Recipe:
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     precision: str = "32"
+    ema_decay: float | None = None
     sync_batch_norm: bool = False
     test_flip: bool = False
     needs_masks: bool = False
