@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class DatasetError(ValueError):
     """A fault in a dataset: which file, which annotation or image, which field, what was found and expected."""
@@ -29,3 +31,25 @@ class DatasetError(ValueError):
         if expected is not None:
             text += f"; expected {expected}"
         super().__init__(text)
+
+
+class DatasetWarning(UserWarning):
+    """Something in a dataset was left out or repaired in memory; training can go on."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, as data: kind is a short fixed phrase (``box without area``, ``unknown category``)."""
+
+    kind: str
+    file: str | None = None
+    where: str | None = None
+    field: str | None = None
+    found: str | None = None
+    expected: str | None = None
+
+    def error(self) -> DatasetError:
+        """The fault as an error."""
+        return DatasetError(
+            self.kind, file=self.file, where=self.where, field=self.field, found=self.found, expected=self.expected
+        )
