@@ -1,0 +1,24 @@
+"""Content-aware reassembly of features (Wang et al., 2019, "CARAFE", eq. 2).
+
+Shape letters: B images, C channels, H x W pixels, s scale factor, k kernel size, G groups.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import backend, reference
+
+
+def carafe(features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale_factor: int) -> Tensor:
+    """Upsample: each output pixel is a sum over the k x k window around its source pixel, weighted by its own kernel.
+
+    features: (B, C, H, W); outside the map they count 0. masks: (B, G * k * k, H * s, W * s), the kernels as they
+    are (normalize before). kernel_size: k, odd. groups: G, divides C; each group of channels has its own kernels.
+    Returns: (B, C, H * s, W * s) in the wider dtype of both. Differentiable in both.
+    Raises: for wrong shapes, dtypes or devices.
+    """
+    features, masks = backend.common_dtype(features, masks)
+    implementation = torch.ops.sdk.carafe if backend.native(features) else reference.carafe
+    return implementation(features, masks, kernel_size, groups, scale_factor)

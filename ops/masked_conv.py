@@ -1,0 +1,38 @@
+"""Convolution computed only where a mask says so (Guided Anchoring, Wang et al., 2019, section 3.2).
+
+Shape letters: B images, C channels in, O channels out, H x W pixels in, h x w pixels out, KH x KW kernel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import backend, reference
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def masked_conv2d(
+    x: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    padding: int | tuple[int, int] = 0,
+    stride: int | tuple[int, int] = 1,
+) -> Tensor:
+    """A dense convolution times the mask; the bias counts at kept positions only.
+
+    x: (B, C, H, W). mask: (B, h, w) or (1, h, w) for all images; kept where true or above 0. weight: (O, C, KH, KW).
+    bias: (O,). padding, stride: of rows and columns.
+    Returns: (B, O, h, w) in the widest dtype of the inputs. Differentiable in x, weight and bias.
+    Raises: for wrong shapes, dtypes or devices.
+    """
+    if bias is None:
+        x, weight = backend.common_dtype(x, weight)
+    else:
+        x, weight, bias = backend.common_dtype(x, weight, bias)
+    implementation = torch.ops.sdk.masked_conv2d if backend.native(x) else reference.masked_conv2d
+    return implementation(x, mask > 0, weight, bias, _pair(padding), _pair(stride))
