@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from ..sample import Sample
 from .base import Transform
 
 
@@ -12,3 +15,8 @@ class OneOf:
     """Applies one of several sequences of transforms, each equally likely."""
 
     policies: tuple[tuple[Transform, ...], ...]
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        for transform in self.policies[int(rng.integers(len(self.policies)))]:
+            sample = transform(sample, rng)
+        return sample
