@@ -1,1 +1,38 @@
-"""Detectors: structures, parts, methods and the zoo."""
+"""Detectors: structures, parts, methods, and the zoo of published rows."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .creation import create
+    from .recipe import Recipe
+    from .structures import Detections, ImageBatch, Proposals, Targets
+    from .zoo import find_recipe, recipes
+
+__all__ = ["Detections", "ImageBatch", "Proposals", "Recipe", "Targets", "create", "find_recipe", "names", "recipes"]
+
+_HOMES = {
+    "create": ".creation",
+    "Recipe": ".recipe",
+    "Detections": ".structures",
+    "ImageBatch": ".structures",
+    "Proposals": ".structures",
+    "Targets": ".structures",
+    "find_recipe": ".zoo",
+    "recipes": ".zoo",
+}
+
+
+def names() -> list[str]:
+    """Names of all recipes, in alphabetical order."""
+    from .zoo import recipes
+
+    return list(recipes())
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -82,7 +82,6 @@ class Recipe:
 
     name: str
     build: Callable[[int], nn.Module]
-    document: str
     num_classes: int = 80
     dataset: str = "coco"
     classes: tuple[str, ...] | None = None
@@ -103,6 +102,7 @@ class Recipe:
     backbone_weights: str | None = None
     start_from: str | None = None
     weights: str | None = None
+    document: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
 
     @property

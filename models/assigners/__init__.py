@@ -1,0 +1,6 @@
+"""Rules that say which prior is responsible for which object."""
+
+from .base import BACKGROUND, IGNORED, Assignment
+from .max_iou import MaxIoUAssigner
+
+__all__ = ["BACKGROUND", "IGNORED", "Assignment", "MaxIoUAssigner"]

@@ -1,0 +1,17 @@
+"""Losses: each a small object called with predictions, targets, weights and a normalizer."""
+
+from .classification import BinaryCrossEntropy, CrossEntropy, FocalLoss
+from .iou import BoundedIoULoss, BoxLoss, GIoULoss, IoULoss
+from .regression import L1Loss, SmoothL1Loss
+
+__all__ = [
+    "BinaryCrossEntropy",
+    "BoundedIoULoss",
+    "BoxLoss",
+    "CrossEntropy",
+    "FocalLoss",
+    "GIoULoss",
+    "IoULoss",
+    "L1Loss",
+    "SmoothL1Loss",
+]

@@ -1,0 +1,41 @@
+"""The published rows as recipes, found by name. A new file with a list ``RECIPES`` adds its rows."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import pkgutil
+from dataclasses import replace
+from functools import cache
+from importlib import import_module, resources
+
+from ..recipe import Recipe
+
+
+@cache
+def recipes() -> dict[str, Recipe]:
+    """Every recipe by its published name, in alphabetical order."""
+    published = json.loads(resources.files(__name__).joinpath("published.json").read_text(encoding="utf-8"))
+    found: dict[str, Recipe] = {}
+    for module in pkgutil.iter_modules(__path__):
+        for one in getattr(import_module(f"{__name__}.{module.name}"), "RECIPES", ()):
+            if one.name in found:
+                raise ValueError(f"two recipes are named {one.name!r}")
+            facts = published.get(one.name)
+            found[one.name] = one if facts is None else with_published(one, facts)
+    return dict(sorted(found.items()))
+
+
+def with_published(recipe: Recipe, facts: dict) -> Recipe:
+    """The recipe with the document, the checkpoint's address and the figures that were published for it."""
+    return replace(recipe, document=facts["document"], weights=facts["weights"], published=facts["figures"])
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a published row; an unknown name is an error with the closest names."""
+    known = recipes()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
+        hint = f"; the closest are {', '.join(close)}" if close else ""
+        raise ValueError(f"no recipe is named {name!r}{hint}. `sdk zoo` lists all {len(known)}")
+    return known[name]

@@ -1,0 +1,38 @@
+"""Small things done to boxes.
+
+Shape letters: N boxes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .structures import ImageBatch
+
+
+def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """(..., 4) xyxy boxes cut to an image of (h, w)."""
+    height, width = size
+    limits = boxes.new_tensor((width, height, width, height))
+    return torch.minimum(boxes.clamp(min=0), limits)
+
+
+def to_output_frame(boxes: Tensor, images: ImageBatch, index: int) -> Tensor:
+    """(N, 4) boxes from batch pixels to the pixels in which detections are given."""
+    return boxes / boxes.new_tensor(images.scale(index) * 2)
+
+
+def to_batch_frame(boxes: Tensor, images: ImageBatch, index: int) -> Tensor:
+    """(N, 4) boxes from the pixels in which detections are given to batch pixels."""
+    return boxes * boxes.new_tensor(images.scale(index) * 2)
+
+
+def box_centres(boxes: Tensor) -> Tensor:
+    """(N, 4) xyxy boxes to (N, 2) centres."""
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def box_sizes(boxes: Tensor) -> Tensor:
+    """(N, 4) xyxy boxes to (N, 2) widths and heights."""
+    return boxes[:, 2:] - boxes[:, :2]

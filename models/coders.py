@@ -1,0 +1,75 @@
+"""How boxes are written as the numbers that a network regresses.
+
+Shape letters: N boxes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .boxes import clip_boxes
+
+
+class BoxCoder(Protocol):
+    """Relative regression: what turns a prior box into a target box, and back."""
+
+    def encode(self, priors: Tensor, boxes: Tensor) -> Tensor:
+        """(N, 4) xyxy priors and boxes to (N, D) regression targets."""
+        ...
+
+    def decode(self, priors: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(N, 4) priors and (N, D) codes to (N, 4) boxes, clipped to an image of (h, w) where given."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeltaCoder:
+    """Shift of the centre in prior sizes and log ratio of the sizes (R-CNN, appendix C), normalized.
+
+    max_ratio: predicted sizes are held to ``1 / max_ratio .. max_ratio`` times the prior's.
+    clip: whether decoded boxes are cut to the image.
+    """
+
+    means: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    max_ratio: float = 1000 / 16
+    clip: bool = True
+
+    def encode(self, priors: Tensor, boxes: Tensor) -> Tensor:
+        """(N, 4) xyxy priors and boxes to (N, 4) deltas (dx, dy, dw, dh)."""
+        priors, boxes = priors.float(), boxes.float()
+        prior_centre, prior_size = (priors[:, :2] + priors[:, 2:]) / 2, priors[:, 2:] - priors[:, :2]
+        centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        deltas = torch.cat(((centre - prior_centre) / prior_size, (size / prior_size).log()), dim=1)
+        return (deltas - deltas.new_tensor(self.means)) / deltas.new_tensor(self.stds)
+
+    def decode(self, priors: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(..., 4) xyxy priors and deltas to (..., 4) xyxy boxes; ``size`` is the image's (h, w)."""
+        deltas = codes * codes.new_tensor(self.stds) + codes.new_tensor(self.means)
+        prior_centre, prior_size = (priors[..., :2] + priors[..., 2:]) / 2, priors[..., 2:] - priors[..., :2]
+        limit = abs(math.log(self.max_ratio))
+        centre = prior_centre + prior_size * deltas[..., :2]
+        half = prior_size * deltas[..., 2:].clamp(-limit, limit).exp() / 2
+        boxes = torch.cat((centre - half, centre + half), dim=-1)
+        return boxes if size is None or not self.clip else clip_boxes(boxes, size)
+
+
+@dataclass(frozen=True)
+class DistanceCoder:
+    """Distances from a point to the four sides (FCOS, eq. 1)."""
+
+    clip: bool = True
+
+    def encode(self, points: Tensor, boxes: Tensor) -> Tensor:
+        """(N, 2) points and (N, 4) boxes to (N, 4) distances (left, top, right, bottom)."""
+        return torch.cat((points - boxes[:, :2], boxes[:, 2:] - points), dim=1)
+
+    def decode(self, points: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(..., 2) points and (..., 4) distances to (..., 4) xyxy boxes; ``size`` is the image's (h, w)."""
+        boxes = torch.cat((points - codes[..., :2], points + codes[..., 2:]), dim=-1)
+        return boxes if size is None or not self.clip else clip_boxes(boxes, size)

@@ -1,0 +1,37 @@
+"""From a name to a detector."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+from .detectors.base import Detector
+from .zoo import find_recipe
+
+
+def class_count(source: Any, default: int) -> int:
+    """The class count that a number, a dataset (its ``classes``) or nothing (``default``) stands for."""
+    if source is None:
+        return default
+    count = source if isinstance(source, int) else len(getattr(source, "classes", ()))
+    if isinstance(source, bool) or count < 1:
+        raise ValueError(f"num_classes: expected a positive number or a dataset with classes, found {source!r:.100}")
+    return count
+
+
+def create(name: str, num_classes: Any = None, weights: str | PathLike[str] | None = "published") -> Detector:
+    """A detector by the published name of its row, such as ``paa_r50_fpn_1.5x_coco``.
+
+    num_classes: a number, or a dataset whose classes are counted; the row's own where absent.
+    weights: ``published`` (the row's checkpoint), ``backbone`` (the pretrained backbone it was trained from), a
+    file, or None (random, nothing is downloaded). With another class count than the checkpoint's the class layers
+    start fresh, and this is said.
+    """
+    recipe = find_recipe(name)
+    model = recipe.build(class_count(num_classes, recipe.num_classes))
+    model.recipe = recipe
+    if weights is not None:
+        from .weights import load_weights
+
+        load_weights(model, recipe, weights)
+    return model

@@ -1,0 +1,31 @@
+"""Detectors that predict from a grid of locations in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..dense.head import DenseHead
+from ..structures import Detections, ImageBatch, Targets
+from .base import Detector, full_precision
+
+
+class SingleStageDetector(Detector):
+    """Backbone, neck and one dense head."""
+
+    def __init__(self, *, backbone: nn.Module, neck: nn.Module, bbox_head: DenseHead, test: Any) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.bbox_head, self.test = backbone, neck, bbox_head, test
+        self.num_classes = bbox_head.num_classes
+
+    def outputs(self, images: ImageBatch) -> tuple[list[Tensor], ...]:
+        """The head's raw outputs, in float32."""
+        return full_precision(self.bbox_head(self.neck(self.backbone(images.pixels))))
+
+    def forward(self, images: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        return self.bbox_head.loss(self.outputs(images), images, targets)
+
+    def predict(self, images: ImageBatch) -> list[Detections]:
+        return self.bbox_head.predict(self.outputs(images), images, self.test)

@@ -1,0 +1,100 @@
+"""Detectors that look twice: proposals first, then each of them closely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from ..settings import RoITest
+from ..structures import Detections, ImageBatch, Proposals, Targets
+from .base import Detector, full_precision
+
+
+class ProposalHead(Protocol):
+    """A first stage."""
+
+    def __call__(self, features: Sequence[Tensor]) -> tuple[list[Tensor], ...]: ...
+
+    def loss(
+        self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
+    ) -> dict[str, Tensor]: ...
+
+    def propose(self, outputs: tuple[list[Tensor], ...], images: ImageBatch) -> list[Proposals]: ...
+
+
+class RoIHead(nn.Module):
+    """The contract of a second stage."""
+
+    num_classes: int
+
+    def loss(
+        self,
+        features: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        images: ImageBatch,
+        targets: Sequence[Targets],
+    ) -> dict[str, Tensor]:
+        """Loss terms on (P, 4) proposals of each image, in batch pixels."""
+        raise NotImplementedError
+
+    def predict(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
+    ) -> list[Detections]:
+        """Detections of each image from its (P, 4) proposals."""
+        raise NotImplementedError
+
+
+class TwoStageDetector(Detector):
+    """Backbone, neck, a proposal head and a RoI head.
+
+    Without ``rpn_head`` the proposals are given from outside (Fast R-CNN), as an argument or in the targets.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        neck: nn.Module | None,
+        rpn_head: nn.Module | None,
+        roi_head: RoIHead,
+        test: RoITest | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.rpn_head, self.roi_head = backbone, neck, rpn_head, roi_head
+        self.test = test or RoITest()
+        self.num_classes = roi_head.num_classes
+
+    def features(self, images: ImageBatch) -> Sequence[Tensor]:
+        """The pyramid that both stages read."""
+        features = self.backbone(images.pixels)
+        return features if self.neck is None else self.neck(features)
+
+    def forward(
+        self, images: ImageBatch, targets: Sequence[Targets], proposals: Sequence[Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        features = self.features(images)
+        losses: dict[str, Tensor] = {}
+        if self.rpn_head is not None:
+            outputs = full_precision(self.rpn_head(features))
+            losses.update(self.rpn_head.loss(outputs, images, targets))
+            proposals = [p.boxes for p in self.rpn_head.propose(outputs, images)]
+        elif proposals is None:
+            proposals = [_required(target.proposals) for target in targets]
+        losses.update(self.roi_head.loss(features, proposals, images, targets))
+        return losses
+
+    def predict(self, images: ImageBatch, proposals: Sequence[Tensor] | None = None) -> list[Detections]:
+        features = self.features(images)
+        if self.rpn_head is not None:
+            proposals = [p.boxes for p in self.rpn_head.propose(full_precision(self.rpn_head(features)), images)]
+        elif proposals is None:
+            raise ValueError("this detector has no proposal head: pass proposals=[(P, 4) boxes of each image]")
+        return self.roi_head.predict(features, proposals, images, self.test)
+
+
+def _required(proposals: Tensor | None) -> Tensor:
+    if proposals is None:
+        raise ValueError("Targets.proposals: this detector has no proposal head, so each image needs proposals")
+    return proposals

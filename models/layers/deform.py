@@ -1,0 +1,65 @@
+"""Deformable convolutions that predict their own offsets.
+
+Shape letters: B images, C channels, H x W pixels, k kernel size, G offset groups.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+
+class DeformConv2d(nn.Conv2d):
+    """Deformable convolution (Dai et al., "Deformable Convolutional Networks", eq. 2) with its offset branch.
+
+    ``conv_offset`` predicts (B, 2 G k k, H', W') offsets, (y, x) by (y, x); it starts at zero, as a plain convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        offset_groups: int = 1,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, groups=groups, bias=bias
+        )
+        self.conv_offset = nn.Conv2d(
+            in_channels,
+            offset_groups * self.values_per_tap * kernel_size**2,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+        )
+        nn.init.zeros_(self.conv_offset.weight)
+        nn.init.zeros_(self.conv_offset.bias)  # type: ignore[arg-type]
+
+    values_per_tap = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.conv_offset(x), None)
+
+    def convolve(self, x: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
+        """The deformed convolution with given offsets (B, 2 G k k, H', W') and modulation (B, G k k, H', W')."""
+        return deform_conv2d(
+            x, offset.to(x.dtype), self.weight, self.bias, self.stride, self.padding, self.dilation, mask
+        )
+
+
+class ModulatedDeformConv2d(DeformConv2d):
+    """Deformable convolution with a learnt weight for every tap (Zhu et al., "Deformable ConvNets v2", eq. 1)."""
+
+    values_per_tap = 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        offset_y, offset_x, mask = self.conv_offset(x).chunk(3, dim=1)
+        return self.convolve(x, torch.cat((offset_y, offset_x), dim=1), mask.sigmoid())

@@ -1,0 +1,153 @@
+"""RetinaNet: Lin et al., "Focal Loss for Dense Object Detection".
+
+Nine anchors at every location of five pyramid levels, scored by two small convolutional towers that all levels
+share; the focal loss keeps the many easy negatives from drowning the rest.
+
+Shape letters: B images, L levels, H x W locations of a level, A anchors of a location, P anchors, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..assigners import MaxIoUAssigner
+from ..backbones.resnet import ResNet
+from ..coders import BoxCoder, DeltaCoder
+from ..dense.anchor_targets import Assign, anchor_losses, anchor_targets
+from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
+from ..dense.postprocess import detections_from_candidates, top_candidates
+from ..detectors.single_stage import SingleStageDetector
+from ..layers import ConvModule, Norm
+from ..layers.init import bias_for_prior, init_normal
+from ..losses import BoxLoss, FocalLoss, L1Loss
+from ..necks.fpn import FPN
+from ..priors import AnchorGrid, anchor_grid, octave_scales
+from ..samplers import AllSampler
+from ..settings import DenseTest
+from ..structures import Detections, ImageBatch, Targets
+
+STRIDES = (8, 16, 32, 64, 128)
+
+
+def retina_anchors(strides: Sequence[int] = STRIDES) -> AnchorGrid:
+    """Three scales in an octave times three ratios (section 4, "Anchors")."""
+    return anchor_grid(strides, scales=octave_scales(4, 3), ratios=(0.5, 1.0, 2.0))
+
+
+def tower(in_channels: int, channels: int, depth: int, norm: Norm | None = None) -> nn.ModuleList:
+    """``depth`` 3 x 3 convolutions with ReLU."""
+    return nn.ModuleList(
+        ConvModule(
+            in_channels if index == 0 else channels, channels, 3, padding=1, norm=norm, activation=nn.ReLU(inplace=True)
+        )
+        for index in range(depth)
+    )
+
+
+class RetinaHead(DenseHead):
+    """Classification and regression towers; outputs are (logits, codes) of each level.
+
+    logits: (B, A K, H, W), by sigmoid. codes: (B, A 4, H, W).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: int = 256,
+        channels: int = 256,
+        depth: int = 4,
+        anchors: AnchorGrid | None = None,
+        coder: BoxCoder | None = None,
+        assigner: Assign | None = None,
+        class_loss: Callable[..., Tensor] | None = None,
+        box_loss: BoxLoss | None = None,
+        norm: Norm | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.anchors = anchors or retina_anchors()
+        self.coder = coder or DeltaCoder()
+        self.assigner = assigner or MaxIoUAssigner(positive=0.5, negative=0.4)
+        self.sampler = AllSampler()
+        self.class_loss, self.box_loss = class_loss or FocalLoss(), box_loss or L1Loss()
+        per_location = self.anchors.anchors_per_location[0]
+        self.cls_convs = tower(in_channels, channels, depth, norm)
+        self.reg_convs = tower(in_channels, channels, depth, norm)
+        self.retina_cls = nn.Conv2d(channels, per_location * num_classes, 3, padding=1)
+        self.retina_reg = nn.Conv2d(channels, per_location * 4, 3, padding=1)
+        init_normal(self)
+        nn.init.constant_(self.retina_cls.bias, bias_for_prior(0.01))  # type: ignore[arg-type]
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        logits, codes = [], []
+        for x in features:
+            scored, located = x, x
+            for conv in self.cls_convs:
+                scored = conv(scored)
+            for conv in self.reg_convs:
+                located = conv(located)
+            logits.append(self.retina_cls(scored))
+            codes.append(self.retina_reg(located))
+        return logits, codes
+
+    def loss(
+        self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        logits, codes = outputs
+        anchors, wanted = anchor_targets(
+            self.anchors,
+            feature_sizes(logits),
+            images,
+            targets,
+            num_classes=self.num_classes,
+            assign=self.assigner,
+            sampler=self.sampler,
+            coder=self.coder,
+            box_loss=self.box_loss,
+        )
+        loss_cls, loss_bbox = anchor_losses(
+            all_by_prior(logits, self.num_classes),
+            all_by_prior(codes, 4),
+            anchors,
+            wanted,
+            class_loss=self.class_loss,
+            box_loss=self.box_loss,
+            coder=self.coder,
+            normalizer=wanted.positives,
+        )
+        return {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
+
+    def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: DenseTest) -> list[Detections]:
+        logits, codes = outputs
+        anchors = self.anchors(feature_sizes(logits), logits[0].device)
+        scores = [by_prior(level, self.num_classes).sigmoid() for level in logits]
+        deltas = [by_prior(level, 4) for level in codes]
+        detections = []
+        for index, size in enumerate(images.sizes):
+            boxes, values, labels = [], [], []
+            for level, level_anchors in enumerate(anchors):
+                value, label, prior = top_candidates(
+                    scores[level][index], test.score_threshold, test.candidates_per_level
+                )
+                boxes.append(self.coder.decode(level_anchors[prior], deltas[level][index][prior], size))
+                values.append(value)
+                labels.append(label)
+            detections.append(
+                detections_from_candidates(torch.cat(boxes), torch.cat(values), torch.cat(labels), images, index, test)
+            )
+        return detections
+
+
+def retinanet(num_classes: int, *, backbone: Callable[[], ResNet], extra: str = "input") -> SingleStageDetector:
+    """RetinaNet on a backbone with four stages; ``extra``: what the pyramid's sixth level is made from."""
+    body = backbone()
+    return SingleStageDetector(
+        backbone=body,
+        neck=FPN(body.out_channels, start=1, extra=extra),
+        bbox_head=RetinaHead(num_classes=num_classes),
+        test=DenseTest(),
+    )

@@ -1,0 +1,180 @@
+"""Region proposal network: Ren et al., "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal
+Networks", section 3.1, on a feature pyramid (Lin et al., section 4.1).
+
+Shape letters: B images, H x W locations of a level, A anchors of a location, P anchors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...ops.nms import batched_nms
+from ..assigners import MaxIoUAssigner
+from ..backbones.resnet import ResNet
+from ..boxes import box_sizes, to_output_frame
+from ..coders import BoxCoder, DeltaCoder
+from ..dense.anchor_targets import anchor_losses, anchor_targets
+from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
+from ..detectors.base import Detector, full_precision
+from ..layers.init import init_normal
+from ..losses import BinaryCrossEntropy, BoxLoss, L1Loss
+from ..necks.fpn import FPN
+from ..priors import AnchorGrid, anchor_grid
+from ..samplers import RandomSampler, Sampler
+from ..settings import ProposalSettings
+from ..structures import Detections, ImageBatch, Proposals, Targets
+
+
+def rpn_anchors(strides: Sequence[int] = (4, 8, 16, 32, 64)) -> AnchorGrid:
+    """One scale of three ratios on every level."""
+    return anchor_grid(strides, scales=(8,), ratios=(0.5, 1.0, 2.0))
+
+
+def select_proposals(
+    scores: Sequence[Tensor],
+    decode: Callable[[int, Tensor], Tensor],
+    settings: ProposalSettings,
+) -> Proposals:
+    """The best boxes of every level of one image, after NMS within each level.
+
+    scores: (P,) of each level. decode: from a level and indices into it to (N, 4) boxes.
+    """
+    boxes, values, levels = [], [], []
+    for level, score in enumerate(scores):
+        count = min(settings.candidates_per_level, len(score))
+        value, index = score.topk(count)
+        boxes.append(decode(level, index))
+        values.append(value)
+        levels.append(index.new_full((count,), level))
+    all_boxes, all_values, all_levels = torch.cat(boxes), torch.cat(values), torch.cat(levels)
+    large = (box_sizes(all_boxes) > settings.min_size).all(dim=1)
+    all_boxes, all_values, all_levels = all_boxes[large], all_values[large], all_levels[large]
+    keep = batched_nms(all_boxes, all_values, all_levels, settings.nms_threshold)[: settings.max_per_image]
+    return Proposals(all_boxes[keep], all_values[keep])
+
+
+class RPNHead(DenseHead):
+    """One shared convolution, then objectness and regression; outputs are (logits, codes) of each level.
+
+    logits: (B, A, H, W), by sigmoid. codes: (B, A 4, H, W). border: anchors reaching further outside the image are
+    not trained on (all are, where negative). training and testing: how proposals are made in either mode.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 256,
+        channels: int = 256,
+        anchors: AnchorGrid | None = None,
+        coder: BoxCoder | None = None,
+        assigner: MaxIoUAssigner | None = None,
+        sampler: Sampler | None = None,
+        class_weight: float = 1.0,
+        box_loss: BoxLoss | None = None,
+        border: float = -1,
+        training: ProposalSettings | None = None,
+        testing: ProposalSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = 1
+        self.anchors = anchors or rpn_anchors()
+        self.coder = coder or DeltaCoder()
+        self.assigner = assigner or MaxIoUAssigner(positive=0.7, negative=0.3, min_positive=0.3)
+        self.sampler = sampler or RandomSampler(num=256, pos_fraction=0.5)
+        self.class_loss, self.box_loss = BinaryCrossEntropy(class_weight), box_loss or L1Loss()
+        self.border = border
+        self.train_proposals = training or ProposalSettings(candidates_per_level=2000)
+        self.test_proposals = testing or ProposalSettings()
+        per_location = self.anchors.anchors_per_location[0]
+        self.rpn_conv = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.rpn_cls = nn.Conv2d(channels, per_location, 1)
+        self.rpn_reg = nn.Conv2d(channels, per_location * 4, 1)
+        init_normal(self)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        hidden = [F.relu(self.rpn_conv(x)) for x in features]
+        return [self.rpn_cls(x) for x in hidden], [self.rpn_reg(x) for x in hidden]
+
+    def loss(
+        self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        logits, codes = outputs
+        objects = [replace(target, labels=torch.zeros_like(target.labels)) for target in targets]
+        anchors, wanted = anchor_targets(
+            self.anchors,
+            feature_sizes(logits),
+            images,
+            objects,
+            num_classes=1,
+            assign=self.assigner,
+            sampler=self.sampler,
+            coder=self.coder,
+            box_loss=self.box_loss,
+            border=self.border,
+        )
+        loss_cls, loss_bbox = anchor_losses(
+            all_by_prior(logits, 1),
+            all_by_prior(codes, 4),
+            anchors,
+            wanted,
+            class_loss=self.class_loss,
+            box_loss=self.box_loss,
+            coder=self.coder,
+            normalizer=wanted.positives + wanted.negatives,
+        )
+        return {"loss_rpn_cls": loss_cls, "loss_rpn_bbox": loss_bbox}
+
+    def propose(self, outputs: tuple[list[Tensor], ...], images: ImageBatch) -> list[Proposals]:
+        """Proposals of each image in batch pixels, by the settings of the current mode; no gradient flows back."""
+        settings = self.train_proposals if self.training else self.test_proposals
+        logits, codes = ([level.detach() for level in kind] for kind in outputs)
+        anchors = self.anchors(feature_sizes(logits), logits[0].device)
+        scores = [by_prior(level, 1)[..., 0].sigmoid() for level in logits]
+        deltas = [by_prior(level, 4) for level in codes]
+        proposals = []
+        for image, size in enumerate(images.sizes):
+
+            def decode(level: int, index: Tensor, image: int = image, size: tuple[int, int] = size) -> Tensor:
+                return self.coder.decode(anchors[level][index], deltas[level][image][index], size)
+
+            proposals.append(select_proposals([level[image] for level in scores], decode, settings))
+        return proposals
+
+
+class RPN(Detector):
+    """A region proposal network on its own; its detections are proposals with label 0."""
+
+    def __init__(self, *, backbone: nn.Module, neck: nn.Module, rpn_head: RPNHead) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.rpn_head = backbone, neck, rpn_head
+        self.num_classes, self.test = 1, rpn_head.test_proposals
+
+    def outputs(self, images: ImageBatch) -> tuple[list[Tensor], ...]:
+        """The head's raw outputs, in float32."""
+        return full_precision(self.rpn_head(self.neck(self.backbone(images.pixels))))
+
+    def forward(self, images: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        return self.rpn_head.loss(self.outputs(images), images, targets)
+
+    def predict(self, images: ImageBatch) -> list[Detections]:
+        found = self.rpn_head.propose(self.outputs(images), images)
+        return [
+            Detections(
+                to_output_frame(proposals.boxes, images, index),
+                proposals.scores,
+                torch.zeros(len(proposals), dtype=torch.int64, device=proposals.boxes.device),
+            )
+            for index, proposals in enumerate(found)
+        ]
+
+
+def rpn(num_classes: int, *, backbone: Callable[[], ResNet]) -> RPN:
+    """RPN on a backbone with four stages; ``num_classes`` plays no part, since proposals have no class."""
+    body = backbone()
+    head = RPNHead(border=0, training=ProposalSettings(candidates_per_level=2000))
+    return RPN(backbone=body, neck=FPN(body.out_channels), rpn_head=head)

@@ -1,0 +1,69 @@
+"""Feature pyramid network (Lin et al., "Feature Pyramid Networks for Object Detection").
+
+Shape letters: B images, C channels, L levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.conv import ConvModule
+from ..layers.init import init_xavier
+from ..layers.norm import Norm
+
+
+class FPN(nn.Module):
+    """Top-down pyramid: backbone maps of growing stride to ``num_outs`` maps of ``out_channels`` channels.
+
+    start: the first backbone map that is used. extra: where levels beyond the backbone come from:
+    ``pool`` (subsampled last map), or stride-2 convolutions on ``input`` (last backbone map), ``lateral`` or
+    ``output`` (last pyramid map). relu_before_extra: a ReLU before every extra convolution but the first.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int = 256,
+        *,
+        num_outs: int = 5,
+        start: int = 0,
+        extra: str = "pool",
+        relu_before_extra: bool = False,
+        norm: Norm | None = None,
+        conv: Callable[..., nn.Module] = nn.Conv2d,
+    ) -> None:
+        super().__init__()
+        if extra not in ("pool", "input", "lateral", "output"):
+            raise ValueError(f"FPN.extra: expected 'pool', 'input', 'lateral' or 'output', found {extra!r}")
+        self.start, self.num_outs, self.extra, self.relu_before_extra = start, num_outs, extra, relu_before_extra
+        used = list(in_channels)[start:]
+        self.lateral_convs = nn.ModuleList(ConvModule(c, out_channels, 1, norm=norm, conv=conv) for c in used)
+        self.fpn_convs = nn.ModuleList(
+            ConvModule(out_channels, out_channels, 3, padding=1, norm=norm, conv=conv) for _ in used
+        )
+        if extra != "pool":
+            for index in range(num_outs - len(used)):
+                source = used[-1] if index == 0 and extra == "input" else out_channels
+                self.fpn_convs.append(ConvModule(source, out_channels, 3, stride=2, padding=1, norm=norm, conv=conv))
+        self.out_channels = (out_channels,) * num_outs
+        init_xavier(self)
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        used = inputs[self.start :]
+        laterals = [conv(x) for conv, x in zip(self.lateral_convs, used, strict=True)]
+        for index in range(len(laterals) - 1, 0, -1):
+            size = laterals[index - 1].shape[2:]
+            laterals[index - 1] = laterals[index - 1] + F.interpolate(laterals[index], size=size, mode="nearest")
+        outs = [conv(x) for conv, x in zip(self.fpn_convs, laterals, strict=False)]
+        if self.extra == "pool":
+            while len(outs) < self.num_outs:
+                outs.append(F.max_pool2d(outs[-1], 1, stride=2))
+            return tuple(outs)
+        last = {"input": used[-1], "lateral": laterals[-1], "output": outs[-1]}[self.extra]
+        for index, conv in enumerate(list(self.fpn_convs)[len(used) :]):
+            last = conv(F.relu(last) if index > 0 and self.relu_before_extra else last)
+            outs.append(last)
+        return tuple(outs)

@@ -1,0 +1,128 @@
+"""Classification and box refinement of regions.
+
+Shape letters: R regions of all images, Q positive ones, C channels, S region size, K classes, D code size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..coders import BoxCoder, DeltaCoder
+from ..layers import ConvModule, Norm
+from ..layers.init import init_xavier, zero_bias
+from ..losses import BoxLoss, CrossEntropy, L1Loss
+from .rois import SampledRegions
+
+
+class BoxHead(nn.Module):
+    """Shared convolutions and fully connected layers, then class logits and box codes of each region.
+
+    (R, C, S, S) to (R, K + 1), the last column for background, and (R, 4 K) or (R, 4) where ``class_agnostic``.
+    Without fully connected layers the last map is averaged over the region.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: int = 256,
+        roi_size: int = 7,
+        convs: int = 0,
+        fcs: int = 2,
+        conv_channels: int = 256,
+        fc_channels: int = 1024,
+        class_agnostic: bool = False,
+        coder: BoxCoder | None = None,
+        class_loss: Callable[..., Tensor] | None = None,
+        box_loss: BoxLoss | None = None,
+        norm: Norm | None = None,
+        conv: Callable[..., nn.Module] = nn.Conv2d,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.class_agnostic = num_classes, class_agnostic
+        self.coder = coder or DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2))
+        self.class_loss, self.box_loss = class_loss or CrossEntropy(), box_loss or L1Loss()
+        channels = in_channels
+        self.shared_convs = nn.ModuleList()
+        for _ in range(convs):
+            self.shared_convs.append(
+                ConvModule(
+                    channels, conv_channels, 3, padding=1, norm=norm, conv=conv, activation=nn.ReLU(inplace=True)
+                )
+            )
+            channels = conv_channels
+        self.average = fcs == 0
+        if fcs:
+            channels *= roi_size**2
+        self.shared_fcs = nn.ModuleList()
+        for _ in range(fcs):
+            self.shared_fcs.append(nn.Linear(channels, fc_channels))
+            channels = fc_channels
+        self.fc_cls = nn.Linear(channels, num_classes + 1)
+        self.fc_reg = nn.Linear(channels, 4 if class_agnostic else 4 * num_classes)
+        init_xavier(self.shared_fcs)
+        nn.init.normal_(self.fc_cls.weight, std=0.01)
+        nn.init.normal_(self.fc_reg.weight, std=0.001)
+        zero_bias(self.fc_cls)
+        zero_bias(self.fc_reg)
+
+    def shared(self, x: Tensor) -> Tensor:
+        """(R, C, S, S) to (R, F), what both branches read."""
+        for conv in self.shared_convs:
+            x = conv(x)
+        x = x.mean(dim=(2, 3)) if self.average else x.flatten(1)
+        for fc in self.shared_fcs:
+            x = fc(x).relu()
+        return x
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.shared(x)
+        return self.fc_cls(x).float(), self.fc_reg(x).float()
+
+    def loss(self, logits: Tensor, codes: Tensor, regions: Sequence[SampledRegions]) -> dict[str, Tensor]:
+        """Classification over all regions; regression over positives, divided by the number of all regions."""
+        labels = region_labels(regions, self.num_classes)
+        count = len(labels)
+        positive = labels < self.num_classes
+        losses = {"loss_cls": self.class_loss(logits, labels, None, max(count, 1))}
+        if not bool(positive.any()):
+            return {**losses, "loss_bbox": codes.sum() * 0}
+        pred = codes[positive] if self.class_agnostic else by_class(codes[positive], labels[positive])
+        priors = torch.cat([r.positive_boxes for r in regions])
+        wanted = torch.cat([r.matched_boxes for r in regions])
+        if self.box_loss.on_boxes:
+            pred = self.coder.decode(priors, pred)
+        else:
+            wanted = self.coder.encode(priors, wanted)
+        return {**losses, "loss_bbox": self.box_loss(pred, wanted, None, count)}
+
+    def refine(self, boxes: Tensor, labels: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(R, 4) boxes moved by the codes of their (R,) labels, cut to an image of (h, w) where given."""
+        return self.coder.decode(boxes, codes if self.class_agnostic else by_class(codes, labels), size)
+
+    def decode(self, boxes: Tensor, codes: Tensor, size: tuple[int, int]) -> Tensor:
+        """(R, 4) boxes and all their codes to (R, 4), or (R, K, 4) where each class has its own box."""
+        if self.class_agnostic:
+            return self.coder.decode(boxes, codes, size)
+        codes = codes.reshape(len(codes), self.num_classes, 4)
+        return self.coder.decode(boxes[:, None].expand_as(codes), codes, size)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """(R, K + 1) logits to (R, K) scores without background."""
+        return logits.softmax(dim=1)[:, :-1]
+
+
+def by_class(codes: Tensor, labels: Tensor) -> Tensor:
+    """(R, 4 K) codes to the (R, 4) of each region's label."""
+    return codes.reshape(len(codes), -1, 4)[torch.arange(len(codes), device=codes.device), labels]
+
+
+def region_labels(regions: Sequence[SampledRegions], num_classes: int) -> Tensor:
+    """(R,) label of every sampled region, ``num_classes`` for background."""
+    labels = [r.labels.new_full((len(r.boxes),), num_classes) for r in regions]
+    for label, region in zip(labels, regions, strict=True):
+        label[: len(region.labels)] = region.labels
+    return torch.cat(labels)

@@ -1,0 +1,68 @@
+"""Regions of interest of a batch, and those that a second stage is trained on.
+
+Shape letters: R regions of all images, S sampled regions of one image, Q positive ones among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..assigners.base import Assignment
+from ..samplers import Sampler
+from ..structures import Targets
+
+Assign = Callable[[Tensor, Tensor, Tensor | None], Assignment]
+
+
+def to_rois(boxes: Sequence[Tensor]) -> Tensor:
+    """(N, 4) boxes of each image to (R, 5): image number, x1, y1, x2, y2."""
+    return torch.cat([torch.cat((b.new_full((len(b), 1), i), b[:, :4]), dim=1) for i, b in enumerate(boxes)])
+
+
+@dataclass(frozen=True)
+class SampledRegions:
+    """The regions of one image that a second stage is trained on: positives first, then negatives.
+
+    boxes: (S, 4). matched: (Q,) index of each positive's ground truth. matched_boxes: (Q, 4). labels: (Q,).
+    is_ground_truth: (S,) the region is a ground truth that was added to the proposals. overlaps: (S,) overlap with
+    the best ground truth. index: (S,) where the region stood among ground truths and proposals.
+    """
+
+    boxes: Tensor
+    matched: Tensor
+    matched_boxes: Tensor
+    labels: Tensor
+    is_ground_truth: Tensor
+    overlaps: Tensor
+    index: Tensor
+
+    @property
+    def positive_boxes(self) -> Tensor:
+        """(Q, 4) boxes of the positives."""
+        return self.boxes[: len(self.matched)]
+
+
+def sample_regions(proposals: Tensor, target: Targets, assign: Assign, sampler: Sampler) -> SampledRegions:
+    """Assign (P, 4) proposals of one image to its objects and choose those that are trained on."""
+    assignment = assign(proposals, target.boxes, target.ignore_boxes)
+    boxes, added = proposals, 0
+    if getattr(sampler, "add_ground_truth", False) and len(target):
+        added = len(target)
+        boxes = torch.cat((target.boxes.to(proposals.dtype), proposals))
+        assignment = assignment.with_ground_truth(added)
+    positive, negative = sampler(assignment)
+    index = torch.cat((positive, negative))
+    matched = assignment.matched[positive]
+    return SampledRegions(
+        boxes=boxes[index],
+        matched=matched,
+        matched_boxes=target.boxes[matched],
+        labels=target.labels[matched],
+        is_ground_truth=index < added,
+        overlaps=assignment.overlaps[index],
+        index=index,
+    )

@@ -1,0 +1,139 @@
+"""The second stage of Faster and Mask R-CNN.
+
+Shape letters: R regions of all images, P proposals of one image, N detections of one image, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ...ops.paste_masks import paste_masks
+from ..assigners import MaxIoUAssigner
+from ..boxes import to_batch_frame, to_output_frame
+from ..dense.postprocess import multiclass_nms
+from ..detectors.two_stage import RoIHead
+from ..samplers import RandomSampler, Sampler
+from ..settings import RoITest
+from ..structures import Detections, ImageBatch, Targets
+from .box_head import BoxHead
+from .mask_head import FCNMaskHead
+from .rois import Assign, SampledRegions, sample_regions, to_rois
+
+
+class StandardRoIHead(RoIHead):
+    """Boxes, and masks where there is a mask head, from the same proposals.
+
+    mask_roi_extractor: none where the mask head reads the box head's region features. shared_head: layers that every
+    region passes through first (C4 networks).
+    """
+
+    def __init__(
+        self,
+        *,
+        bbox_roi_extractor: nn.Module,
+        bbox_head: BoxHead,
+        mask_roi_extractor: nn.Module | None = None,
+        mask_head: FCNMaskHead | None = None,
+        shared_head: nn.Module | None = None,
+        assigner: Assign | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        super().__init__()
+        self.bbox_roi_extractor, self.bbox_head = bbox_roi_extractor, bbox_head
+        self.mask_roi_extractor, self.mask_head = mask_roi_extractor, mask_head
+        self.shared_head = shared_head
+        self.num_classes = bbox_head.num_classes
+        self.assigner = assigner or MaxIoUAssigner(0.5, 0.5, min_positive=0.5, match_low_quality=False)
+        self.sampler = sampler or RandomSampler(num=512, pos_fraction=0.25, add_ground_truth=True)
+
+    def region_features(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """(R, 5) regions to (R, C, S, S) for the box head."""
+        x = self.bbox_roi_extractor(features, rois)
+        return x if self.shared_head is None else self.shared_head(x)
+
+    def boxes_forward(self, features: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, 5) regions to their class logits and box codes."""
+        return self.bbox_head(self.region_features(features, rois))
+
+    def masks_forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """(R, 5) regions to (R, K, M, M) mask logits."""
+        if self.mask_head is None or self.mask_roi_extractor is None:
+            raise ValueError("this RoI head has no mask branch")
+        return self.mask_head(self.mask_roi_extractor(features, rois))
+
+    def sample(self, proposals: Sequence[Tensor], targets: Sequence[Targets]) -> list[SampledRegions]:
+        """The regions that are trained on, image by image."""
+        return [sample_regions(p, t, self.assigner, self.sampler) for p, t in zip(proposals, targets, strict=True)]
+
+    def loss(
+        self,
+        features: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        images: ImageBatch,
+        targets: Sequence[Targets],
+    ) -> dict[str, Tensor]:
+        regions = self.sample(proposals, targets)
+        logits, codes = self.boxes_forward(features, to_rois([r.boxes for r in regions]))
+        losses = self.bbox_head.loss(logits, codes, regions)
+        if self.mask_head is not None:
+            masks = self.masks_forward(features, to_rois([r.positive_boxes for r in regions]))
+            losses.update(self.mask_head.loss(masks, regions, targets))
+        return losses
+
+    def predict(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
+    ) -> list[Detections]:
+        detections = self.predict_boxes(features, proposals, images, test)
+        if self.mask_head is None:
+            return detections
+        rois = to_rois([to_batch_frame(d.boxes, images, i) for i, d in enumerate(detections)])
+        logits = self.masks_forward(features, rois)
+        return paste_detections(logits.sigmoid(), detections, images, test.mask_threshold)
+
+    def predict_boxes(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
+    ) -> list[Detections]:
+        """Detections without masks."""
+        logits, codes = self.boxes_forward(features, to_rois(proposals))
+        counts = [len(p) for p in proposals]
+        detections = []
+        for index, (own_logits, own_codes) in enumerate(zip(logits.split(counts), codes.split(counts))):
+            boxes = self.bbox_head.decode(proposals[index], own_codes, images.sizes[index])
+            scores = self.bbox_head.scores(own_logits)
+            detections.append(region_detections(boxes, scores, images, index, test))
+        return detections
+
+
+def region_detections(boxes: Tensor, scores: Tensor, images: ImageBatch, index: int, test: RoITest) -> Detections:
+    """(P, 4) or (P, K, 4) boxes in batch pixels and (P, K) scores of one image to its detections."""
+    found, _ = multiclass_nms(
+        to_output_frame(boxes, images, index),
+        scores,
+        score_threshold=test.score_threshold,
+        nms_threshold=test.nms_threshold,
+        max_per_image=test.max_per_image,
+        soft_nms=test.soft_nms,
+    )
+    return found
+
+
+def own_class(masks: Tensor, labels: Tensor) -> Tensor:
+    """(R, K, M, M) masks of every class, or (R, 1, M, M), to the (R, M, M) of each region's label."""
+    if masks.shape[1] == 1:
+        return masks[:, 0]
+    return masks[torch.arange(len(masks), device=masks.device), labels]
+
+
+def paste_detections(
+    probabilities: Tensor, detections: Sequence[Detections], images: ImageBatch, threshold: float
+) -> list[Detections]:
+    """Add full-size masks to detections: (R, K, M, M) probabilities of the detections of all images, in order."""
+    result = []
+    for index, (found, own) in enumerate(zip(detections, probabilities.split([len(d) for d in detections]))):
+        masks = paste_masks(own_class(own, found.labels), found.boxes, images.output_size(index), threshold)
+        result.append(replace(found, masks=masks))
+    return result

@@ -1,0 +1,54 @@
+"""Test-time settings: plain objects that may be changed after a detector is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class SoftNMS:
+    """Lower the scores of overlapping boxes instead of dropping them (Bodla et al., "Soft-NMS").
+
+    method: ``linear`` or ``gaussian``; sigma: width of the Gaussian; min_score: below it a box is dropped.
+    """
+
+    method: str = "linear"
+    sigma: float = 0.5
+    min_score: float = 1e-3
+
+
+@dataclass
+class DenseTest:
+    """Settings of a dense head.
+
+    score_threshold: pairs of location and class above it are candidates, at most ``candidates_per_level`` of each
+    level. nms_threshold: IoU above which the lower score of a class is suppressed. min_size: boxes whose width or
+    height is not above it, in output pixels, are dropped.
+    """
+
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    max_per_image: int = 100
+    candidates_per_level: int = 1000
+    min_size: float = 0.0
+
+
+@dataclass
+class RoITest:
+    """Settings of a second stage; mask_threshold: probability from which on a pixel belongs to a mask."""
+
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    max_per_image: int = 100
+    mask_threshold: float = 0.5
+    soft_nms: SoftNMS | None = None
+
+
+@dataclass
+class ProposalSettings:
+    """How a first stage makes proposals: at most ``candidates_per_level`` before and ``max_per_image`` after NMS."""
+
+    candidates_per_level: int = 1000
+    max_per_image: int = 1000
+    nms_threshold: float = 0.7
+    min_size: float = 0.0

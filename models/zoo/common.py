@@ -1,0 +1,77 @@
+"""What the published rows have in common: backbones, schedules, preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from ...datasets.transforms import Flip, Resize
+from ...datasets.transforms.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from ..backbones.resnet import ResNet, resnext_block
+from ..layers import FROZEN_BN
+from ..recipe import Recipe, Schedule
+
+CAFFE_MEAN = (103.53, 116.28, 123.675)
+NO_STD = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Body:
+    """A backbone: how it is built, the name of its pretrained weights, and the pixels that these were trained on."""
+
+    build: Callable[..., nn.Module]
+    weights: str | None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    channels: str = "rgb"
+
+    def built_with(self, **options: Any) -> Body:
+        """The same backbone with other arguments of its builder."""
+        return replace(self, build=partial(self.build, **options))
+
+
+def row(name: str, method: Callable[..., nn.Module], body: Body, base: Recipe, **changes: Any) -> Recipe:
+    """The recipe of one row: a method's builder on a backbone, otherwise as ``base``.
+
+    changes: fields of ``Recipe`` in which the row differs from ``base``.
+    """
+    recipe = replace(base, name=name, build=partial(method, backbone=body.build), backbone_weights=body.weights)
+    recipe = replace(recipe, **changes)
+    pixels = replace(recipe.preprocessing, mean=body.mean, std=body.std, channels=body.channels)
+    return replace(recipe, preprocessing=pixels)
+
+
+R18 = Body(partial(ResNet, 18), "torchvision://resnet18")
+R34 = Body(partial(ResNet, 34), "torchvision://resnet34")
+R50 = Body(partial(ResNet, 50), "torchvision://resnet50")
+R101 = Body(partial(ResNet, 101), "torchvision://resnet101")
+R50_CAFFE = Body(
+    partial(ResNet, 50, style="caffe", norm=FROZEN_BN),
+    "open-mmlab://detectron2/resnet50_caffe",
+    mean=CAFFE_MEAN,
+    std=NO_STD,
+    channels="bgr",
+)
+R101_CAFFE = replace(
+    R50_CAFFE,
+    build=partial(ResNet, 101, style="caffe", norm=FROZEN_BN),
+    weights="open-mmlab://detectron2/resnet101_caffe",
+)
+X50_32X4D = Body(partial(ResNet, 50, block=resnext_block(32, 4)), "open-mmlab://resnext50_32x4d")
+X101_32X4D = Body(partial(ResNet, 101, block=resnext_block(32, 4)), "open-mmlab://resnext101_32x4d")
+X101_64X4D = Body(partial(ResNet, 101, block=resnext_block(64, 4)), "open-mmlab://resnext101_64x4d")
+
+ONE_X = Schedule(epochs=12, drops=(8, 11))
+TWO_X = Schedule(epochs=24, drops=(16, 22))
+THREE_X = Schedule(epochs=36, drops=(28, 34))
+TWENTY_EPOCHS = Schedule(epochs=20, drops=(16, 19))
+
+RESIZE_FLIP = (Resize(), Flip())
+SHORT_EDGES = tuple((1333, short) for short in (640, 672, 704, 736, 768, 800))
+MULTI_SCALE_FLIP = (Resize(SHORT_EDGES), Flip())
+COCO = Recipe(name="", build=nn.Identity, train_transforms=RESIZE_FLIP)
+"""What most rows share: COCO, 1333 x 800, flips, 16 images a step, learning rate 0.02, twelve epochs."""
