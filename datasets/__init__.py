@@ -1,1 +1,71 @@
 """Datasets: adapters, sampling, transforms, checks. Knows nothing of models."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .base import DetectionDataset, ImageInfo
+    from .cityscapes import Cityscapes
+    from .coco import Coco
+    from .combining import concat, repeat, split, subset
+    from .deepfashion import DeepFashion
+    from .errors import DatasetError, DatasetWarning
+    from .lvis import Lvis
+    from .sample import Sample
+    from .shapes import Shapes
+    from .transforms import Preprocessing
+    from .voc import Voc
+    from .wider_face import WiderFace
+
+# Where each name is defined; modules are imported when a name is first used, so that `import sdk` stays quick.
+_HOMES = {
+    "Cityscapes": "cityscapes",
+    "Coco": "coco",
+    "DatasetError": "errors",
+    "DatasetWarning": "errors",
+    "DeepFashion": "deepfashion",
+    "DetectionDataset": "base",
+    "ImageInfo": "base",
+    "Lvis": "lvis",
+    "Preprocessing": "transforms",
+    "Sample": "sample",
+    "Shapes": "shapes",
+    "Voc": "voc",
+    "WiderFace": "wider_face",
+    "concat": "combining",
+    "repeat": "combining",
+    "split": "combining",
+    "subset": "combining",
+}
+
+__all__ = [
+    "Cityscapes",
+    "Coco",
+    "DatasetError",
+    "DatasetWarning",
+    "DeepFashion",
+    "DetectionDataset",
+    "ImageInfo",
+    "Lvis",
+    "Preprocessing",
+    "Sample",
+    "Shapes",
+    "Voc",
+    "WiderFace",
+    "concat",
+    "repeat",
+    "split",
+    "subset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

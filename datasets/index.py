@@ -122,6 +122,21 @@ class Segments:
         row = self.rows[annotation]
         return self.rle_bytes[self.rle_offsets[row] : self.rle_offsets[row + 1]].tobytes()
 
+    def compact(self) -> Segments:
+        """The same masks in arrays that hold nothing else, in row order."""
+        polygons = Ragged(np.arange(len(self.point_offsets) - 1), self.polygon_offsets).take(self.rows)
+        points = Ragged(self.coordinates, self.point_offsets).take(polygons.values)
+        runs = Ragged(self.rle_bytes, self.rle_offsets).take(self.rows)
+        return Segments(
+            rows=np.arange(len(self.rows)),
+            kinds=self.kinds[self.rows],
+            polygon_offsets=polygons.offsets,
+            point_offsets=points.offsets,
+            coordinates=points.values,
+            rle_offsets=runs.offsets,
+            rle_bytes=runs.values,
+        )
+
 
 @dataclass(frozen=True)
 class Annotations:
@@ -138,6 +153,7 @@ class Annotations:
     ``xywh`` (COCO, LVIS, WIDER FACE) or ``voc`` (xmin, ymin, xmax, ymax counted from 1, ends inclusive; ``boxes``
     are then xmin - 1, ymin - 1, xmax, ymax: the protocol's width ``xmax - xmin + 1`` is the plain width of ``boxes``).
     labels: (M,) int64. ignore: (M,) bool: crowd, difficult or invalid. crowd: (M,) bool, regions of many objects.
+    usable: (M,) bool: the box covers a pixel of the image; samples leave the others out.
     areas: (M,) float64 as stated by the file, else of the box (of the mask where the source is a mask).
     segments: masks, or none.
     neg_labels, not_exhaustive_labels: by image, the classes verified as absent and those not fully annotated (LVIS).
@@ -154,6 +170,7 @@ class Annotations:
     labels: np.ndarray
     ignore: np.ndarray
     crowd: np.ndarray
+    usable: np.ndarray
     areas: np.ndarray
     box_format: str = "xywh"
     segments: Segments | None = None
@@ -228,7 +245,7 @@ class Annotations:
         )
 
     def _take(self, rows: np.ndarray) -> Annotations:
-        columns = ("annotation_ids", "boxes", "stated_boxes", "labels", "ignore", "crowd", "areas")
+        columns = ("annotation_ids", "boxes", "stated_boxes", "labels", "ignore", "crowd", "usable", "areas")
         taken = {name: getattr(self, name)[rows] for name in columns}
         segments = None if self.segments is None else replace(self.segments, rows=self.segments.rows[rows])
         return replace(self, **taken, segments=segments)
@@ -271,6 +288,7 @@ def concatenate(parts: Sequence[Annotations]) -> Annotations:
         labels=column("labels"),
         ignore=column("ignore"),
         crowd=column("crowd"),
+        usable=column("usable"),
         areas=column("areas"),
         box_format=parts[0].box_format,
         segments=segments,
@@ -386,17 +404,20 @@ class Builder:
                 rle_bytes=np.frombuffer(bytes(self._rle), np.uint8),
             )
         flags = np.array(self._flags, np.uint8)[order]
+        sizes = np.array(self._sizes, np.int64).reshape(-1, 2)
+        boxes = np.array(self._boxes, np.float64).reshape(-1, 4)[order]
         return Annotations(
             image_ids=id_array(self._image_ids),
-            image_sizes=np.array(self._sizes, np.int64).reshape(-1, 2),
+            image_sizes=sizes,
             image_offsets=_offsets(np.bincount(images, minlength=len(self._files))),
             image_files=Texts.of(self._files),
             annotation_ids=id_array(self._ids)[order],
-            boxes=np.array(self._boxes, np.float64).reshape(-1, 4)[order],
+            boxes=boxes,
             stated_boxes=np.array(self._stated, np.float64).reshape(-1, 4)[order],
             labels=np.array(self._labels, np.int64)[order],
             ignore=(flags & 1).astype(bool),
             crowd=(flags & 2).astype(bool),
+            usable=_usable(boxes, sizes[images[order]]),
             areas=np.array(self._areas, np.float64)[order],
             box_format=box_format,
             segments=segments,
@@ -417,7 +438,7 @@ class Index:
     annotations: Annotations
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
-    fingerprint: str
+    fingerprint: str = ""
     faults: tuple[Fault, ...] = ()
     folder: Path | None = None
 
@@ -556,6 +577,13 @@ def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+
+
+def _usable(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(M,) bool: at least one pixel wide and high inside the image of (H, W)."""
+    limits = sizes[:, [1, 0, 1, 0]]
+    inside = np.clip(boxes, 0, limits)
+    return ((inside[:, 2:] - inside[:, :2]) >= 1).all(1)
 
 
 def _iterate(rows: Ragged) -> Iterable[np.ndarray]:

@@ -1,0 +1,309 @@
+"""What the adapters of this folder share: samples made from columns and image files."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .base import ImageInfo
+from .errors import DatasetError, DatasetWarning
+from .index import RLE, Annotations, Index, Ragged
+from .masks import MixedMasks, PolygonMasks, RLEMasks
+from .reading import read_image, read_map
+from .sample import Masks, Sample
+
+if TYPE_CHECKING:
+    from ..evaluators.base import Evaluator
+
+OnFault = Literal["raise", "skip", "repair"]
+
+
+class Splits(Mapping):
+    """The splits of a dataset by name, each opened by ``open_split(split=name)`` when it is first asked for.
+
+    first: the dataset that is the first split itself.
+    """
+
+    def __init__(self, names: Sequence[str], open_split: Callable[..., Any], *, first: Any) -> None:
+        self._names, self._open, self._opened = tuple(names), open_split, {names[0]: first}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._opened:
+            self._opened[name] = self._open(split=name)
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"Splits({', '.join(self._names)})"
+
+
+class IndexedDataset:
+    """A dataset made of annotation columns and image files; the adapters add how their folder is read.
+
+    index: columns with class names. image_root: folder that the names of the images are relative to.
+    splits: the other splits of the same folder, where there are any.
+    semantic_files: by image, the file of its (H, W) uint8 class map, "" for none. proposals: by image, rows of
+    x1, y1, x2, y2, score.
+    """
+
+    protocol = "coco"
+    """Name of the scoring protocol: coco, lvis, voc, cityscapes or wider_face."""
+
+    def __init__(
+        self,
+        *,
+        index: Index,
+        image_root: Path,
+        splits: Mapping[str, Any] | None = None,
+        semantic_files: Sequence[Path] | None = None,
+        proposals: Ragged | None = None,
+    ) -> None:
+        self._index = index
+        self.image_root = image_root
+        self.splits: Mapping[str, Any] = splits if splits is not None else {}
+        self.semantic_files = semantic_files
+        self.proposals = proposals
+
+    @property
+    def annotations(self) -> Annotations:
+        """The ground truth as columns."""
+        return self._index.annotations
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return self._index.classes
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Original id of each label."""
+        return self._index.category_ids
+
+    @property
+    def faults(self):
+        """What was wrong in the annotation files and left out or repaired."""
+        return self._index.faults
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the annotations say; equal for equal annotations wherever they lie."""
+        return self._index.fingerprint or fingerprint_of(self.annotations, self.classes)
+
+    @property
+    def train(self) -> Any:
+        """The training split, or none."""
+        return self.splits.get("train")
+
+    @property
+    def val(self) -> Any:
+        """The validation split, or none."""
+        return self.splits.get("val")
+
+    @property
+    def test(self) -> Any:
+        """The test split, or none."""
+        return self.splits.get("test")
+
+    def __len__(self) -> int:
+        return len(self.annotations.image_ids)
+
+    def path(self, index: int) -> Path:
+        """Where the image lies."""
+        return self.image_root / self.annotations.image_files[_checked(index, len(self))]
+
+    def info(self, index: int) -> ImageInfo:
+        """Size and labels of an image without decoding it."""
+        index = _checked(index, len(self))
+        columns = self.annotations
+        rows = columns.rows(index)
+        counted = columns.usable[rows] & ~columns.ignore[rows]
+        return ImageInfo(
+            image_id=_plain(columns.image_ids[index]),
+            size=_size(columns, index),
+            labels=columns.labels[rows][counted],
+            path=str(self.path(index)),
+        )
+
+    def __getitem__(self, index: int) -> Sample:
+        index = _checked(index, len(self))
+        columns, path = self.annotations, self.path(index)
+        size = _size(columns, index)
+        first = columns.rows(index).start
+        rows = first + np.flatnonzero(columns.usable[columns.rows(index)])
+        boxes = columns.boxes[rows]
+        limits = np.array([size[1], size[0], size[1], size[0]], np.float64)
+        semantic = None
+        if self.semantic_files is not None:
+            semantic = read_map(self.semantic_files[index], size).astype(np.uint8)
+        return Sample(
+            image=read_image(path, size),
+            boxes=np.clip(boxes, 0, limits).astype(np.float32),
+            labels=columns.labels[rows],
+            ignore=columns.ignore[rows],
+            image_id=_plain(columns.image_ids[index]),
+            path=path,
+            masks=masks_of(columns, rows, size),
+            semantic=semantic,
+            proposals=None if self.proposals is None else self.proposals[index][:, :4].astype(np.float32),
+        )
+
+    def evaluator(self) -> Evaluator:
+        """The dataset's own scoring protocol."""
+        return evaluator_for(self, self.protocol)
+
+    def __repr__(self) -> str:
+        counts = f"{len(self):,} images, {len(self.annotations):,} annotations, {len(self.classes)} classes"
+        others = f", splits {', '.join(self.splits)}" if self.splits else ""
+        return f"{type(self).__name__}({counts}{others})"
+
+
+def evaluator_for(dataset: Any, protocol: str) -> Evaluator:
+    """The evaluator of a protocol for a dataset with columns; masks are scored where the dataset has any."""
+    kinds = ("bbox",) if dataset.annotations.segments is None else ("bbox", "segm")
+    if protocol == "coco":
+        from ..evaluators.coco import CocoEvaluator
+
+        return CocoEvaluator(dataset, kinds=kinds)
+    if protocol == "lvis":
+        from ..evaluators.lvis import LvisEvaluator
+
+        return LvisEvaluator(dataset, kinds=kinds)
+    if protocol == "voc":
+        from ..evaluators.voc import VocEvaluator
+
+        return VocEvaluator(dataset)
+    if protocol == "cityscapes":
+        from ..evaluators.cityscapes import CityscapesEvaluator
+
+        return CityscapesEvaluator(dataset)
+    if protocol == "wider_face":
+        from ..evaluators.wider_face import WiderFaceEvaluator
+
+        return WiderFaceEvaluator(dataset)
+    raise DatasetError("no such protocol", found=protocol, expected="coco, lvis, voc, cityscapes or wider_face")
+
+
+def masks_of(columns: Annotations, rows: np.ndarray, size: tuple[int, int]) -> Masks | None:
+    """Lazy masks of the given annotations of one image of (H, W); none where the dataset has no masks."""
+    if columns.segments is None:
+        return None
+    segments = columns.segments
+    # An annotation without a mask counts as one without polygons.
+    is_run = np.array([segments.kind(row) == RLE for row in rows], bool)
+    polygons = PolygonMasks(tuple(tuple(segments.polygons(row)) for row in rows[~is_run]), size)
+    runs = RLEMasks(tuple(segments.counts(row) for row in rows[is_run]), size)
+    if not is_run.any():
+        return polygons
+    if is_run.all():
+        return runs
+    places = np.where(is_run, np.cumsum(is_run), np.cumsum(~is_run)) - 1
+    return MixedMasks((polygons, runs), tuple(zip(is_run.astype(int).tolist(), places.tolist())))
+
+
+def settle_faults(index: Index, on_fault: OnFault, file: object) -> Index:
+    """Raise the first fault met in parsing, or warn how many annotations were left out; then say, also as a
+    warning, which boxes training will not see."""
+    if on_fault not in ("raise", "skip", "repair"):
+        raise ValueError(f"on_fault: expected 'raise', 'skip' or 'repair', found {on_fault!r}")
+    faults = index.faults
+    if faults and on_fault == "raise":
+        error = faults[0].error()
+        error.add_note(f"{len(faults)} fault(s) in all; open with on_fault='skip' or 'repair' to go on without them")
+        raise error
+    if faults:
+        done = "left out" if on_fault == "skip" else "left out or repaired in memory"
+        warnings.warn(f"{len(faults)} fault(s) {done}; the first: {faults[0].error()}", DatasetWarning, stacklevel=4)
+    columns = index.annotations
+    unusable = len(columns) - int(np.count_nonzero(columns.usable))
+    if unusable:
+        first = int(np.argmin(columns.usable))
+        warnings.warn(
+            f"{file}: {unusable} of {len(columns)} annotations have no pixel inside their image and are left out of "
+            f"training; the first: annotation {columns.annotation_ids[first]}, "
+            f"field 'bbox', found {columns.stated_boxes[first].tolist()}",
+            DatasetWarning,
+            stacklevel=4,
+        )
+    return index
+
+
+def with_classes(index: Index, classes: Sequence[str] | None, file: object) -> Index:
+    """The index with only these classes, in this order; images are kept. Raises DatasetError for unknown names."""
+    if classes is None:
+        return index
+    if isinstance(classes, str):
+        raise DatasetError("a list of class names is wanted", field="classes", found=classes, expected=f"[{classes!r}]")
+    wanted = list(classes)
+    unknown = [name for name in wanted if name not in index.classes]
+    if unknown or not wanted or len(set(wanted)) < len(wanted):
+        raise DatasetError(
+            "classes are not a subset", file=file, field="classes", found=unknown or wanted, expected=index.classes
+        )
+    places = [index.classes.index(name) for name in wanted]
+    labels = np.full(len(index.classes), -1, np.int64)
+    labels[places] = np.arange(len(wanted))
+    return replace(
+        index,
+        annotations=index.annotations.relabel(labels),
+        classes=tuple(wanted),
+        category_ids=tuple(index.category_ids[place] for place in places),
+        fingerprint="",
+        folder=None,
+    )
+
+
+def with_images(index: Index, images: np.ndarray) -> Index:
+    """The index with only these images."""
+    return replace(index, annotations=index.annotations.select(images), fingerprint="", folder=None)
+
+
+def fingerprint_of(annotations: Annotations, classes: Sequence[str]) -> str:
+    """SHA-256 over the columns and class names."""
+    digest = hashlib.sha256("\0".join(classes).encode())
+    for values in (annotations.image_ids, annotations.annotation_ids):
+        digest.update("\0".join(map(str, values.tolist())).encode())
+    columns = (
+        annotations.image_sizes,
+        annotations.image_offsets,
+        annotations.stated_boxes,
+        annotations.labels,
+        annotations.ignore,
+        annotations.crowd,
+        annotations.areas,
+    )
+    for values in columns:
+        digest.update(np.ascontiguousarray(values).tobytes())
+    if annotations.segments is not None:
+        segments = annotations.segments.compact()
+        for values in (segments.kinds, segments.point_offsets, segments.coordinates, segments.rle_bytes):
+            digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def _checked(index: int, count: int) -> int:
+    if not -count <= index < count:
+        raise IndexError(f"image {index} of {count}")
+    return int(index) % count
+
+
+def _size(columns: Annotations, index: int) -> tuple[int, int]:
+    h, w = columns.image_sizes[index]
+    return int(h), int(w)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,428 @@
+"""COCO: instances JSON of any year, and every dataset written in that format.
+
+Official layout::
+
+    coco/annotations/instances_train2017.json  instances_val2017.json  image_info_test-dev2017.json
+    coco/train2017/000000000009.jpg ...  coco/val2017/  coco/test2017/
+    coco/stuffthingmaps/train2017/000000000009.png ...      (class maps, for methods with a semantic branch)
+
+Other layouts that are recognized: one annotation file beside its images, ``data/*.json`` with ``images/``, and
+``train/_annotations.coco.json``. Format: https://cocodataset.org/#format-data
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_faults, with_classes
+from .errors import DatasetError, DatasetWarning, Fault
+from .index import Builder, Index, cached
+from .json_arrays import JsonArrays
+from .masks import area, bounding_box, check_polygons, check_rle, encode_polygons
+from .proposals import read_proposals
+
+# A file in which everything is wrong must not fill the memory with its faults.
+MAX_FAULTS = 10_000
+KINDS = ("train", "val", "test")
+
+
+class Coco(IndexedDataset):
+    """A dataset in COCO format.
+
+    root: folder with annotation files and images. split: ``train``, ``val``, ``test`` or the name of an annotation
+    file without ``instances_`` (``val2017``). Without it, a folder with several splits opens as its training split
+    and carries the others as ``.train``, ``.val``, ``.test``.
+    annotations, images: the file and the folder, where they do not lie as above; root is then not needed.
+    classes: keep these classes only, in this order. semantic: folder of class maps (``<image name>.png``, uint8, 255
+    unlabelled). proposals: file of boxes given from outside, see ``datasets.proposals``.
+    on_fault: what to do with annotations that cannot be used: ``raise``, ``skip`` them with a warning, or ``repair``
+    in memory what can be repaired.
+
+    Raises DatasetError naming file, annotation and field.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        split: str | None = None,
+        annotations: str | Path | None = None,
+        images: str | Path | None = None,
+        classes: Sequence[str] | None = None,
+        semantic: str | Path | None = None,
+        proposals: str | Path | None = None,
+        on_fault: OnFault = "raise",
+    ) -> None:
+        splits: Splits | None = None
+        if annotations is not None:
+            file, name = Path(annotations), split or _split_name(Path(annotations))
+        else:
+            if root is None:
+                raise DatasetError("where the dataset lies is not said", expected="root, or annotations and images")
+            files = annotation_files(Path(root))
+            if split is None and len(files) > 1:
+                names = split_names(files)
+                open_split = partial(
+                    Coco,
+                    root,
+                    images=images,
+                    classes=classes,
+                    semantic=semantic,
+                    proposals=proposals,
+                    on_fault=on_fault,
+                )
+                splits = Splits(names, open_split, first=self)
+            name, file = choose_file(files, split, Path(root), images)
+        image_root = Path(images) if images is not None else None
+        repair = on_fault == "repair"
+        index = cached([file], ("coco", repair), lambda: read_instances(file, repair=repair))
+        index = with_classes(settle_faults(index, on_fault, file), classes, file)
+        if image_root is None:
+            image_root = find_images(index, Path(root) if root is not None else file.parent, file, name)
+        names = index.annotations.image_files
+        maps = None
+        if semantic is not None:
+            maps = [Path(semantic) / Path(names[i]).with_suffix(".png").name for i in range(len(names))]
+        super().__init__(
+            index=index,
+            image_root=image_root,
+            splits=splits,
+            semantic_files=maps,
+            proposals=None if proposals is None else read_proposals(Path(proposals), index.annotations.image_ids),
+        )
+
+
+def read_instances(
+    file: Path,
+    *,
+    repair: bool = False,
+    image_name: Callable[[dict[str, Any]], str | None] = lambda entry: entry.get("file_name"),
+) -> Index:
+    """Parse an instances file into columns; annotations that cannot be used are left out and listed as faults.
+
+    repair: where the mask is broken keep the box, where the box is broken take the mask's, take a missing area from
+    the box. image_name: the image's path relative to the image folder.
+    Raises DatasetError where the file as a whole cannot be read.
+    """
+    parts = JsonArrays(file)
+    reader = _Reader(file, repair)
+    for place, entry in enumerate(parts.elements("categories")):
+        reader.category(place, entry)
+    reader.settle_categories()
+    for place, entry in enumerate(parts.elements("images")):
+        reader.image(place, entry, image_name)
+    if parts.has("annotations"):
+        for place, entry in enumerate(parts.elements("annotations")):
+            reader.annotation(place, entry)
+    annotations = reader.builder.finish(masks=None)
+    return Index(
+        annotations=annotations,
+        classes=reader.classes,
+        category_ids=reader.category_ids,
+        fingerprint=fingerprint_of(annotations, reader.classes),
+        faults=tuple(reader.faults),
+    )
+
+
+class _Reader:
+    """Checks the entries of one file and hands the good ones to the builder."""
+
+    def __init__(self, file: Path, repair: bool) -> None:
+        self.file, self.repair = file, repair
+        self.builder = Builder()
+        self.faults: list[Fault] = []
+        self.classes: tuple[str, ...] = ()
+        self.category_ids: tuple[int, ...] = ()
+        self._names: dict[int, str] = {}
+        self._labels: dict[int, int] = {}
+        self._images: dict[Any, int] = {}
+        self._sizes: list[tuple[int, int]] = []
+        self._annotation_ids: set[Any] = set()
+
+    def category(self, place: int, entry: Any) -> None:
+        where = f"categories[{place}]"
+        category_id, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
+        if not _is_whole(category_id) or not isinstance(name, str):
+            raise DatasetError("not a category", file=self.file, where=where, found=entry, expected="an id and a name")
+        if category_id in self._names or name in self._names.values():
+            raise DatasetError("category is given twice", file=self.file, where=where, field="id, name", found=entry)
+        self._names[category_id] = name
+
+    def settle_categories(self) -> None:
+        self.category_ids = tuple(sorted(self._names))
+        self.classes = tuple(self._names[i] for i in self.category_ids)
+        self._labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
+        if not self.classes:
+            raise DatasetError("there are no categories", file=self.file, field="categories")
+
+    def image(self, place: int, entry: Any, image_name: Callable[[dict[str, Any]], str | None]) -> None:
+        if not isinstance(entry, dict):
+            self._fault("not an image entry", f"images[{place}]", found=entry, expected="an object")
+            return
+        image_id = entry.get("id")
+        where = f"images[{place}] id {image_id}"
+        if not _is_whole(image_id) and not isinstance(image_id, str):
+            self._fault("image without id", where, "id", image_id)
+            return
+        if image_id in self._images:
+            self._fault("duplicate image id", where, "id", image_id)
+            return
+        name = image_name(entry)
+        if not isinstance(name, str) or not name or "\0" in name:
+            self._fault("image without file name", where, "file_name", name)
+            return
+        size = (entry.get("height"), entry.get("width"))
+        if not all(_is_whole(side) and 0 < side < 2**31 for side in size):
+            self._fault("image without size", where, "height, width", size, "positive whole numbers")
+            return
+        h, w = int(size[0]), int(size[1])
+        self._images[image_id] = self.builder.image(image_id, (h, w), name)
+        self._sizes.append((h, w))
+
+    def annotation(self, place: int, entry: Any) -> None:
+        if not isinstance(entry, dict):
+            self._fault("not an annotation", f"annotations[{place}]", found=entry, expected="an object")
+            return
+        annotation_id = entry.get("id", place + 1)
+        where = f"annotation {annotation_id}"
+        if not _is_whole(annotation_id) and not isinstance(annotation_id, str):
+            self._fault("annotation without id", f"annotations[{place}]", "id", annotation_id)
+            return
+        if annotation_id in self._annotation_ids:
+            self._fault("duplicate annotation id", f"annotations[{place}] id {annotation_id}", "id", annotation_id)
+            return
+        image = self._lookup(self._images, entry.get("image_id"))
+        if image is None:
+            self._fault("unknown image", where, "image_id", entry.get("image_id"), "the id of an image in the file")
+            return
+        label = self._lookup(self._labels, entry.get("category_id"))
+        if label is None:
+            expected = f"one of {len(self._labels)} category ids"
+            self._fault("unknown category", where, "category_id", entry.get("category_id"), expected)
+            return
+        crowd = entry.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            self._fault("crowd flag is neither 0 nor 1", where, "iscrowd", crowd)
+            return
+        size = self._sizes[image]
+        polygons, counts = self._segmentation(entry.get("segmentation"), size, where)
+        if polygons is None and counts is None and not self.repair and entry.get("segmentation"):
+            return
+        box = self._box(entry, polygons, counts, size, where)
+        if box is None:
+            return
+        x, y, w, h = box
+        self._annotation_ids.add(annotation_id)
+        self.builder.annotation(
+            annotation_id,
+            image,
+            box=(x, y, x + w, y + h),
+            stated=box,
+            label=label,
+            area=self._area(entry, box, polygons, counts, size, where),
+            ignore=bool(crowd) or bool(entry.get("ignore", False)),
+            crowd=bool(crowd),
+            polygons=polygons,
+            counts=counts,
+        )
+
+    def _segmentation(
+        self, segmentation: Any, size: tuple[int, int], where: str
+    ) -> tuple[list[list[float]] | None, bytes | None]:
+        """(polygons, compressed counts), at most one of them; a fault is noted where the mask is malformed."""
+        if segmentation is None or segmentation == []:
+            return None, None
+        try:
+            if isinstance(segmentation, dict):
+                return None, check_rle(segmentation, size)
+            return check_polygons(segmentation, size), None
+        except DatasetError as error:
+            self._fault(error.problem, where, error.field, error.found, error.expected)
+            return None, None
+
+    def _box(
+        self,
+        entry: dict[str, Any],
+        polygons: list[list[float]] | None,
+        counts: bytes | None,
+        size: tuple[int, int],
+        where: str,
+    ) -> tuple[float, float, float, float] | None:
+        """x, y, w, h; the mask's where the entry has none."""
+        box = entry.get("bbox")
+        problem = None
+        if box is not None or (polygons is None and counts is None):
+            if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
+                problem = "box is not four numbers"
+            elif not all(math.isfinite(v) for v in box):
+                problem = "box is not finite"
+            elif max(abs(v) for v in box) > 1e9:
+                problem = "box far outside the image"
+            elif box[2] < 0 or box[3] < 0:
+                problem = "box with negative size"
+            else:
+                return float(box[0]), float(box[1]), float(box[2]), float(box[3])
+            self._fault(problem, where, "bbox", box, "[x, y, width, height] in pixels")
+            if not self.repair:
+                return None
+        if counts is not None:
+            x1, y1, x2, y2 = bounding_box({"size": list(size), "counts": counts})
+        elif polygons:
+            xs = [v for polygon in polygons for v in polygon[0::2]]
+            ys = [v for polygon in polygons for v in polygon[1::2]]
+            x1, y1, x2, y2 = min(xs), min(ys), max(xs), max(ys)
+        else:
+            return None
+        return x1, y1, x2 - x1, y2 - y1
+
+    def _area(
+        self,
+        entry: dict[str, Any],
+        box: tuple[float, float, float, float],
+        polygons: list[list[float]] | None,
+        counts: bytes | None,
+        size: tuple[int, int],
+        where: str,
+    ) -> float:
+        """As stated, else the mask's, else the box's."""
+        stated = entry.get("area")
+        if _is_number(stated) and math.isfinite(stated) and stated >= 0:
+            return float(stated)
+        if stated is not None:
+            self._fault("area is not a number >= 0; the mask's or the box's is taken", where, "area", stated)
+        if counts is not None:
+            return float(area({"size": list(size), "counts": counts}))
+        if polygons is not None:
+            return float(area(encode_polygons(polygons, size)))
+        return box[2] * box[3]
+
+    @staticmethod
+    def _lookup(known: dict[Any, int], key: Any) -> int | None:
+        return known.get(key) if (_is_whole(key) or isinstance(key, str)) else None
+
+    def _fault(
+        self, kind: str, where: str, field: str | None = None, found: object = None, expected: object = None
+    ) -> None:
+        if len(self.faults) < MAX_FAULTS:
+            shown = None if found is None else f"{found!r:.200}"
+            limits = None if expected is None else str(expected)
+            self.faults.append(Fault(kind, str(self.file), where, field, shown, limits))
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    return (isinstance(value, int) and abs(value) < 2**62) or (isinstance(value, float) and value.is_integer())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def annotation_files(root: Path) -> dict[str, Path]:
+    """The annotation files below a dataset's folder by the name of their split. Raises DatasetError for none."""
+    if not root.is_dir():
+        raise DatasetError("dataset folder is missing", file=root)
+    found: dict[str, Path] = {}
+    for pattern in ("annotations/*.json", "*.json", "data/*.json", "*/_annotations.coco.json"):
+        for file in sorted(root.glob(pattern)):
+            if _looks_like_instances(file):
+                found.setdefault(_split_name(file), file)
+        if found:
+            return found
+    raise DatasetError(
+        "no annotation file in COCO format",
+        file=root,
+        expected="annotations/instances_<split>.json, or annotations= and images= given",
+    )
+
+
+def _looks_like_instances(file: Path) -> bool:
+    if file.name.startswith(("captions_", "person_keypoints_", "panoptic_", "stuff_")):
+        return False
+    with open(file, "rb") as stream:
+        head = stream.read(1 << 16).lstrip(b"\xef\xbb\xbf \t\r\n")
+    return head.startswith(b"{") and any(f'"{key}"'.encode() in head for key in ("images", "annotations", "categories"))
+
+
+def _split_name(file: Path) -> str:
+    if file.name == "_annotations.coco.json":
+        return file.parent.name
+    return re.sub(r"^(instances|image_info|annotations?)_", "", file.stem)
+
+
+def _kind(name: str) -> str | None:
+    lowered = name.lower()
+    if lowered == "valid":
+        return "val"
+    return next((kind for kind in KINDS if kind in lowered), None)
+
+
+def split_names(files: dict[str, Path]) -> list[str]:
+    """``train``, ``val``, ``test`` for the files that say so, the names of the others as they are."""
+    kinds = [_kind(name) for name in files]
+    return [kind for kind in KINDS if kind in kinds] + [name for name, kind in zip(files, kinds) if kind is None]
+
+
+def choose_file(files: dict[str, Path], split: str | None, root: Path, images: str | Path | None) -> tuple[str, Path]:
+    """(name, annotation file) of a split; without one, of the first of train, val, test.
+
+    Where several files fit, the one whose images all lie there is taken, with a warning. Raises DatasetError.
+    """
+    if split is None:
+        split = split_names(files)[0]
+    if split in files:
+        return split, files[split]
+    fitting = {name: file for name, file in files.items() if _kind(name) == split}
+    if not fitting:
+        raise DatasetError("no such split", file=root, field="split", found=split, expected=" or ".join(files))
+    if len(fitting) == 1:
+        return next(iter(fitting.items()))
+    complete = {name: file for name, file in fitting.items() if _images_complete(root, name, file, images)}
+    if len(complete) != 1:
+        raise DatasetError(
+            "several annotation files fit the split",
+            file=root,
+            field="split",
+            found=split,
+            expected=" or ".join(fitting),
+        )
+    name, file = next(iter(complete.items()))
+    warnings.warn(
+        f"{root}: of {', '.join(fitting)} only {name} has all its images here and is taken for {split!r}",
+        DatasetWarning,
+        stacklevel=3,
+    )
+    return name, file
+
+
+def _images_complete(root: Path, name: str, file: Path, images: str | Path | None) -> bool:
+    index = cached([file], ("coco", False), lambda: read_instances(file))
+    folder = Path(images) if images is not None else find_images(index, root, file, name)
+    files = index.annotations.image_files
+    return all((folder / files[i]).is_file() for i in range(len(files)))
+
+
+def find_images(index: Index, root: Path, file: Path, name: str) -> Path:
+    """The folder in which the file's images lie; where none is found, the likeliest, so that reading names it."""
+    kind = _kind(name)
+    official = re.search(r"(train|val|test)(?:-dev)?(\d{4})", name)
+    names = [name]
+    if official:
+        names.append(official.group(1) + official.group(2))
+    if kind is not None:
+        names.append(kind)
+    candidates = [folder for n in names for folder in (root / n, root / "images" / n)]
+    candidates += [root / "images", root / "data", root / "JPEGImages", root, file.parent]
+    files = index.annotations.image_files
+    tries = {0, len(files) // 2, len(files) - 1} if len(files) else set()
+    for folder in candidates:
+        if any((folder / files[i]).is_file() for i in tries):
+            return folder
+    return next((folder for folder in candidates if folder.is_dir()), root)
