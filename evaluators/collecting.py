@@ -1,0 +1,332 @@
+"""What an evaluator keeps of the detections that it is given: checked, flat and small.
+
+Masks do not stay: each image's masks become run lengths, their overlaps with the image's ground truths are written
+down, and the masks are gone. What is left is some 80 bytes a detection.
+
+Shape letters: D detections so far, N detections of one image, M images.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as coco_mask
+import torch
+
+from ..datasets.errors import DatasetError
+from ..datasets.masks import check_rle
+from ..models.structures import Detections
+from .ground_truth import GroundTruth
+from .matching import Pairs, concatenate_pairs
+
+RLE = dict[str, Any]
+# Image row, run lengths and areas of its masks -> overlaps; rows of detections are counted within the image.
+Overlaps = Callable[[int, list[RLE], np.ndarray], Pairs]
+
+_COLUMNS = {
+    "image": np.int32,
+    "index": np.int32,
+    "label": np.int32,
+    "score": np.float64,
+    "box": np.float64,
+    "area": np.float64,
+    "mask_score": np.float64,
+    "mask_area": np.float64,
+}
+
+
+def encode_masks(masks: torch.Tensor) -> list[RLE]:
+    """(N, h, w) bool masks as compressed run lengths."""
+    if len(masks) == 0:
+        return []
+    # pycocotools wants columns first; a transposed view of (N, w, h) memory is that without a second copy.
+    columns = masks.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
+    return coco_mask.encode(columns.transpose(2, 1, 0))
+
+
+class Collector:
+    """Columns of all detections seen: ``image`` (D,) row of the ground truth's images, ``index`` (D,) place within its
+    image as given, ``label``, ``score``, ``box`` (D, 4) x, y, width, height, ``area`` of the box, ``mask_score`` (the score,
+    where the method does not rate masks), ``mask_area``; and ``pairs``, the overlaps of masks.
+
+    overlaps: how the masks of an image meet its ground truths; none where the protocol looks at boxes alone.
+    """
+
+    def __init__(self, truth: GroundTruth, overlaps: Overlaps | None = None) -> None:
+        self._truth = truth
+        self._overlaps = overlaps
+        self._parts: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
+        self._pairs: list[Pairs] = []
+        self._count = 0
+        self.seen = np.zeros(len(truth.image_ids), bool)
+        self.unknown_categories: dict[Any, int] = {}
+        """Category ids of a results file that the dataset does not have, and how many detections had them."""
+        self.outside = 0
+        """Detections that lie wholly outside their image."""
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._compact(name)
+
+    @property
+    def pairs(self) -> Pairs:
+        """Overlaps of masks; detections counted over all images."""
+        self._pairs = [concatenate_pairs(self._pairs)]
+        return self._pairs[0]
+
+    def _compact(self, name: str) -> np.ndarray:
+        parts = self._parts[name]
+        if len(parts) != 1:
+            empty = np.zeros((0, 4) if name == "box" else 0, _COLUMNS[name])
+            parts[:] = [np.concatenate([empty, *parts])]
+        return parts[0]
+
+    def add(self, image_ids: Sequence[Any], detections: Sequence[Detections]) -> None:
+        """Checks and keeps the detections of some images, in original pixels.
+
+        Raises ValueError for lengths that differ, an image that is unknown or was given before, boxes or scores that
+        are not finite, a label outside 0..K-1, masks of another size than the image's, and where most of an image's
+        boxes lie outside it.
+        """
+        if len(image_ids) != len(detections):
+            raise ValueError(f"update: {len(image_ids)} image ids but detections of {len(detections)} images")
+        rows = [self._row(image_id) for image_id in image_ids]
+        if len(set(rows)) != len(rows):
+            raise ValueError(f"update: an image is given twice in one call: {list(image_ids)!r:.200}")
+        checked = [self._check(row, found) for row, found in zip(rows, detections)]
+        for row, (columns, masks) in zip(rows, checked):
+            self._append(row, columns, masks)
+
+    def _row(self, image_id: Any) -> int:
+        if isinstance(image_id, torch.Tensor | np.generic):
+            image_id = image_id.item()
+        row = self._truth.position.get(image_id)
+        if row is None:
+            examples = ", ".join(map(repr, list(self._truth.image_ids)[:3]))
+            raise ValueError(f"update: image id {image_id!r} is not in the dataset, whose ids are such as {examples}")
+        if self.seen[row]:
+            raise ValueError(f"update: image {image_id!r} was given before; each image is scored once")
+        return row
+
+    def _check(self, row: int, found: Detections) -> tuple[dict[str, np.ndarray], torch.Tensor | None]:
+        where = f"detections of image {self._truth.image_ids[row]!r}"
+        boxes = found.boxes.detach().cpu().double().numpy()
+        score = found.scores.detach().cpu().double().numpy()
+        label = found.labels.detach().cpu().numpy()
+        n = len(boxes)
+        if boxes.shape != (n, 4) or score.shape != (n,) or label.shape != (n,):
+            raise ValueError(
+                f"{where}: expected boxes (N, 4), scores (N,), labels (N,); "
+                f"found {boxes.shape}, {score.shape}, {label.shape}"
+            )
+        for name, values in (("boxes", boxes), ("scores", score)):
+            if not np.isfinite(values).all():
+                raise ValueError(f"{where}: {name} are not finite: {values[~np.isfinite(values)][0]}")
+        classes = len(self._truth.classes)
+        if n and (label.min() < 0 or label.max() >= classes):
+            wrong = label[(label < 0) | (label >= classes)][0]
+            raise ValueError(f"{where}: label {wrong}; the dataset has {classes} classes, labels 0 to {classes - 1}")
+        if (boxes[:, 2:] < boxes[:, :2]).any():
+            wrong = boxes[(boxes[:, 2:] < boxes[:, :2]).any(1)][0].tolist()
+            raise ValueError(f"{where}: box {wrong} ends before it starts; expected x1, y1, x2, y2")
+        height, width = (int(v) for v in self._truth.sizes[row])
+        away = (boxes[:, 0] > width) | (boxes[:, 1] > height) | (boxes[:, 2] < 0) | (boxes[:, 3] < 0)
+        if away.sum() * 2 > n:
+            raise ValueError(
+                f"{where}: {away.sum()} of {n} boxes lie outside the image of {width} x {height}, such as "
+                f"{boxes[away][0].tolist()}; expected boxes in pixels of the original image"
+            )
+        columns = {"index": np.arange(n), "label": label, "score": score, "mask_score": score}
+        columns["box"] = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        columns["area"] = columns["box"][:, 2] * columns["box"][:, 3]
+        columns["outside"] = away
+        if self._overlaps is None:
+            return columns, None
+        if found.masks is None:
+            raise ValueError(f"{where}: there are no masks; score boxes alone, or give masks")
+        if tuple(found.masks.shape) != (n, height, width):
+            raise ValueError(
+                f"{where}: masks have shape {tuple(found.masks.shape)}; expected {(n, height, width)}, "
+                "the size of the original image"
+            )
+        if found.mask_scores is not None:
+            columns["mask_score"] = found.mask_scores.detach().cpu().double().numpy()
+            if columns["mask_score"].shape != (n,) or not np.isfinite(columns["mask_score"]).all():
+                raise ValueError(f"{where}: mask_scores are not ({n},) finite numbers")
+        return columns, found.masks.detach()
+
+    def _append(self, row: int, columns: dict[str, np.ndarray], masks: torch.Tensor | None) -> None:
+        n = len(columns["score"])
+        if masks is not None:
+            encoded = encode_masks(masks)
+            columns["mask_area"] = np.asarray(coco_mask.area(encoded), np.float64) if n else np.zeros(0)
+            self._add_overlaps(row, encoded, columns["mask_area"])
+        else:
+            columns["mask_area"] = np.zeros(n)
+        self._store({"image": np.full(n, row), **columns})
+        self.outside += int(columns["outside"].sum())
+        self.seen[row] = True
+
+    def _add_overlaps(self, row: int, masks: list[RLE], areas: np.ndarray) -> None:
+        if masks and self._overlaps is not None:
+            pairs = self._overlaps(row, masks, areas)
+            self._pairs.append(Pairs(pairs.detection + self._count, pairs.truth, pairs.iou))
+
+    def _store(self, columns: dict[str, np.ndarray]) -> None:
+        for name, dtype in _COLUMNS.items():
+            self._parts[name].append(columns[name].astype(dtype))
+        self._count += len(columns["score"])
+
+    def add_results_file(self, path: str | Path) -> None:
+        """Keeps the detections of a COCO results file: a list of {image_id, category_id, score, bbox, segmentation}.
+
+        As in the official tool, the whole set counts as seen, unknown categories are left out (and counted), and where
+        the file has boxes their area, not the masks', says which size an object has.
+        Raises DatasetError naming file, entry and field for whatever the file should not hold.
+        """
+        path = Path(path)
+        try:
+            entries = json.loads(path.read_bytes())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DatasetError(f"not a JSON file ({error})", file=path) from None
+        if not isinstance(entries, list):
+            raise DatasetError("not a results file", file=path, found=type(entries).__name__, expected="a list")
+        if self._count or self.seen.any():
+            raise ValueError(f"{path}: detections were given before; a results file is scored alone")
+        with_boxes = bool(entries) and isinstance(entries[0], dict) and bool(entries[0].get("bbox"))
+        labels = {category: label for label, category in enumerate(self._truth.category_ids)}
+        rows, kept, masks = [], [], []
+        for number, entry in enumerate(entries):
+            row, label, score, box, mask = self._entry(path, number, entry, labels, with_boxes)
+            if label is None:
+                category = entry["category_id"]
+                self.unknown_categories[category] = self.unknown_categories.get(category, 0) + 1
+                continue
+            rows.append((row, label))
+            kept.append((score, *box))
+            masks.append(mask)
+        image, label = np.array(rows, np.int64).reshape(-1, 2).T
+        values = np.array(kept, np.float64).reshape(-1, 5)
+        order = np.argsort(image, kind="stable")
+        image, label, values = image[order], label[order], values[order]
+        if with_boxes:
+            areas = values[:, 3] * values[:, 4]
+        else:
+            areas = np.asarray(coco_mask.area([masks[i] for i in order]), np.float64).reshape(-1)
+        starts = np.searchsorted(image, np.arange(len(self.seen) + 1))
+        if self._overlaps is not None:
+            for row in np.unique(image):
+                own = [masks[i] for i in order[starts[row] : starts[row + 1]]]
+                pairs = self._overlaps(int(row), own, np.asarray(coco_mask.area(own), np.float64))
+                self._pairs.append(Pairs(pairs.detection + starts[row], pairs.truth, pairs.iou))
+        self._store(
+            {
+                "image": image,
+                "index": np.arange(len(image)) - starts[image],
+                "label": label,
+                "score": values[:, 0],
+                "mask_score": values[:, 0],
+                "box": values[:, 1:],
+                "area": areas,
+                "mask_area": areas,
+            }
+        )
+        self.seen[:] = True
+
+    def _entry(
+        self, path: Path, number: int, entry: Any, labels: dict[int, int], with_boxes: bool
+    ) -> tuple[int, int | None, float, list[float], RLE | None]:
+        where = f"entry {number}"
+        if not isinstance(entry, dict):
+            raise DatasetError("not a detection", file=path, where=where, found=entry, expected="an object")
+        for field in ("image_id", "category_id", "score"):
+            if field not in entry:
+                raise DatasetError("field is missing", file=path, where=where, field=field, found=sorted(entry))
+        score = entry["score"]
+        if not isinstance(score, int | float) or isinstance(score, bool) or not np.isfinite(score):
+            raise DatasetError("not a finite number", file=path, where=where, field="score", found=score)
+        try:
+            row = self._truth.position.get(entry["image_id"])
+            label = labels.get(entry["category_id"])
+        except TypeError:
+            raise DatasetError("ids are numbers or texts", file=path, where=where, found=entry) from None
+        if row is None:
+            raise DatasetError(
+                "image is not in the dataset", file=path, where=where, field="image_id", found=entry["image_id"]
+            )
+        mask = None
+        if self._overlaps is not None or not with_boxes:
+            if "segmentation" not in entry:
+                raise DatasetError("there is no mask", file=path, where=where, field="segmentation", found=sorted(entry))
+            height, width = (int(v) for v in self._truth.sizes[row])
+            try:
+                counts = check_rle(entry["segmentation"], (height, width))
+            except DatasetError as error:
+                raise DatasetError(
+                    error.problem, file=path, where=where, field=error.field, found=error.found, expected=error.expected
+                ) from None
+            mask = {"size": [height, width], "counts": counts}
+        if not with_boxes:
+            x, y, w, h = coco_mask.toBbox(mask).tolist()
+            return row, label, float(score), [x, y, w, h], mask
+        box = entry.get("bbox")
+        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
+            raise DatasetError(
+                "not a box", file=path, where=where, field="bbox", found=box, expected="[x, y, width, height]"
+            )
+        if not np.isfinite(box).all() or box[2] < 0 or box[3] < 0:
+            raise DatasetError("not finite or of negative size", file=path, where=where, field="bbox", found=box)
+        return row, label, float(score), box, mask
+
+    def state(self) -> dict[str, Any]:
+        """Everything collected as plain arrays, small enough to gather across ranks."""
+        pairs = self.pairs
+        return {
+            **{name: self._compact(name) for name in _COLUMNS},
+            "pairs": (pairs.detection, pairs.truth, pairs.iou),
+            "seen": self.seen.copy(),
+            "outside": self.outside,
+            "unknown_categories": dict(self.unknown_categories),
+        }
+
+    def merge_state(self, state: dict[str, Any]) -> None:
+        """Adds what another collector over the same dataset kept. Raises ValueError where both saw an image."""
+        if len(state["seen"]) != len(self.seen):
+            raise ValueError(f"merge: the other saw a dataset of {len(state['seen'])} images, not {len(self.seen)}")
+        twice = np.flatnonzero(state["seen"] & self.seen)
+        if len(twice):
+            raise ValueError(
+                f"merge: {len(twice)} images were given to both, such as {self._truth.image_ids[twice[0]]!r}; "
+                "each image is scored once"
+            )
+        detection, truth, iou = state["pairs"]
+        self._pairs.append(Pairs(detection + self._count, truth, iou))
+        self._store(state)
+        self.seen |= state["seen"]
+        self.outside += state["outside"]
+        for category, count in state["unknown_categories"].items():
+            self.unknown_categories[category] = self.unknown_categories.get(category, 0) + count
+
+    def notes(self) -> list[str]:
+        """What a reader should know of what was collected."""
+        notes = []
+        missing = int((~self.seen).sum())
+        if missing:
+            notes.append(f"{missing} of {len(self.seen)} images were given no detections at all; their objects are missed")
+        if self.unknown_categories:
+            names = ", ".join(map(str, sorted(self.unknown_categories, key=str)[:5]))
+            known = ", ".join(map(str, list(self._truth.category_ids)[:5]))
+            count = sum(self.unknown_categories.values())
+            notes.append(
+                f"{count} detections of categories that the dataset does not have are left out (ids {names} ...; "
+                f"the dataset's are {known} ...)" + ("; the category ids are disjoint" if not self._count else "")
+            )
+        if self.outside:
+            notes.append(f"{self.outside} detections lie outside their image")
+        return notes
