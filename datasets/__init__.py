@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .combining import concat, repeat, split, subset
     from .deepfashion import DeepFashion
     from .errors import DatasetError, DatasetWarning
+    from .loader import Loader
     from .lvis import Lvis
     from .sample import Sample
     from .shapes import Shapes
@@ -28,6 +29,7 @@ _HOMES = {
     "DeepFashion": "deepfashion",
     "DetectionDataset": "base",
     "ImageInfo": "base",
+    "Loader": "loader",
     "Lvis": "lvis",
     "Preprocessing": "transforms",
     "Sample": "sample",
@@ -48,6 +50,7 @@ __all__ = [
     "DeepFashion",
     "DetectionDataset",
     "ImageInfo",
+    "Loader",
     "Lvis",
     "Preprocessing",
     "Sample",
