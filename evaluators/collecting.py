@@ -48,6 +48,13 @@ def encode_masks(masks: torch.Tensor) -> list[RLE]:
     return coco_mask.encode(columns.transpose(2, 1, 0))
 
 
+def mask_areas(masks: Sequence[RLE]) -> np.ndarray:
+    """(N,) float64 pixels."""
+    # pycocotools 2.0 keeps the number of masks in eight bits under numpy 2 and fails at 256.
+    parts = [coco_mask.area(list(masks[i : i + 255])) for i in range(0, len(masks), 255)]
+    return np.concatenate([np.zeros(0), *parts])
+
+
 class Collector:
     """Columns of all detections seen: ``image`` (D,) row of the ground truth's images, ``index`` (D,) place within its
     image as given, ``label``, ``score``, ``box`` (D, 4) x, y, width, height, ``area`` of the box, ``mask_score`` (the score,
@@ -165,7 +172,7 @@ class Collector:
         n = len(columns["score"])
         if masks is not None:
             encoded = encode_masks(masks)
-            columns["mask_area"] = np.asarray(coco_mask.area(encoded), np.float64) if n else np.zeros(0)
+            columns["mask_area"] = mask_areas(encoded)
             self._add_overlaps(row, encoded, columns["mask_area"])
         else:
             columns["mask_area"] = np.zeros(n)
@@ -218,12 +225,12 @@ class Collector:
         if with_boxes:
             areas = values[:, 3] * values[:, 4]
         else:
-            areas = np.asarray(coco_mask.area([masks[i] for i in order]), np.float64).reshape(-1)
+            areas = mask_areas([masks[i] for i in order])
         starts = np.searchsorted(image, np.arange(len(self.seen) + 1))
         if self._overlaps is not None:
             for row in np.unique(image):
                 own = [masks[i] for i in order[starts[row] : starts[row + 1]]]
-                pairs = self._overlaps(int(row), own, np.asarray(coco_mask.area(own), np.float64))
+                pairs = self._overlaps(int(row), own, mask_areas(own))
                 self._pairs.append(Pairs(pairs.detection + starts[row], pairs.truth, pairs.iou))
         self._store(
             {
