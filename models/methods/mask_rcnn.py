@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -14,6 +15,7 @@ from ..roi.box_head import BoxHead
 from ..roi.extractor import roi_align_extractor
 from ..roi.mask_head import FCNMaskHead
 from ..roi.standard import StandardRoIHead
+from ..settings import RoITest
 from .rpn import RPNHead
 
 
@@ -22,18 +24,29 @@ def mask_rcnn(
     *,
     backbone: Callable[[], ResNet],
     neck: Callable[[tuple[int, ...]], nn.Module] = FPN,
+    rpn_head: Callable[[], nn.Module] = RPNHead,
+    bbox_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 7),
+    bbox_head: Callable[..., BoxHead] = BoxHead,
+    mask_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 14),
+    mask_head: Callable[..., FCNMaskHead] = FCNMaskHead,
+    test: RoITest | None = None,
 ) -> TwoStageDetector:
-    """Mask R-CNN on a backbone with four stages; ``neck`` makes a five-level pyramid of 256 channels from theirs."""
+    """Mask R-CNN on a backbone with four stages.
+
+    The parts are given as what builds them: ``neck`` from the backbone's channels to a five-level pyramid of 256
+    channels, the heads from ``num_classes``.
+    """
     body = backbone()
     return TwoStageDetector(
         backbone=body,
         neck=neck(body.out_channels),
-        rpn_head=RPNHead(),
+        rpn_head=rpn_head(),
         roi_head=StandardRoIHead(
-            bbox_roi_extractor=roi_align_extractor(7),
-            bbox_head=BoxHead(num_classes=num_classes),
-            mask_roi_extractor=roi_align_extractor(14),
-            mask_head=FCNMaskHead(num_classes=num_classes),
+            bbox_roi_extractor=bbox_roi_extractor(),
+            bbox_head=bbox_head(num_classes=num_classes),
+            mask_roi_extractor=mask_roi_extractor(),
+            mask_head=mask_head(num_classes=num_classes),
             assigner=MaxIoUAssigner(0.5, 0.5, min_positive=0.5, match_low_quality=True),
         ),
+        test=test,
     )

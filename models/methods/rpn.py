@@ -176,5 +176,5 @@ class RPN(Detector):
 def rpn(num_classes: int, *, backbone: Callable[[], ResNet]) -> RPN:
     """RPN on a backbone with four stages; ``num_classes`` plays no part, since proposals have no class."""
     body = backbone()
-    head = RPNHead(border=0, training=ProposalSettings(candidates_per_level=2000))
+    head = RPNHead(border=0, testing=ProposalSettings(candidates_per_level=2000))
     return RPN(backbone=body, neck=FPN(body.out_channels), rpn_head=head)
