@@ -399,7 +399,8 @@ class Scored:
         truth = np.full(len(self.found), -1, np.int64)
         truth[self.matched.candidates] = self.matched.truth[:, 0, t]
         hit = truth >= 0
-        ignored = np.where(hit, self.sought.ignore[0, truth], self.ignore_unmatched[0])
+        ignored = self.ignore_unmatched[0].copy()
+        ignored[hit] = self.sought.ignore[0, truth[hit]]
         overlap = np.zeros(len(self.found))
         own = truth[self.pairs.detection] == self.pairs.truth
         overlap[self.pairs.detection[own]] = self.pairs.iou[own]

@@ -1,0 +1,234 @@
+"""The Pascal VOC protocol: average precision at fixed IoU, as in the devkits of 2007 (11 points) and 2010 on (area).
+
+Source: Everingham et al., "The Pascal Visual Object Classes Challenge", section 4.2, and the devkit's VOCevaldet.m.
+Each detection looks at the ground truth of highest IoU, free or not: above the threshold it is true, the second on the
+same object is false, and on a difficult object it does not count.
+
+Boxes of the devkit count pixels from 1 and include their last pixel, so that a side is ``max - min + 1``. Boxes of this
+package start one lower and exclude their end: the same side is ``x2 - x1``, and the protocol's IoU is the plain one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ..datasets.base import DetectionDataset
+from ..datasets.errors import DatasetError
+from ..models.structures import Detections
+from .base import Counts, Report, Value
+from .collecting import Collector
+from .figures import no_truth
+from .ground_truth import ground_truth_of
+from .matching import Found, Matches, Pairs, box_pairs, rank_in_groups
+
+Metric = Literal["area", "11point"]
+_METRIC_NAMES = {"area": "area under the monotone curve (VOC2010 and later)", "11point": "mean of 11 points (VOC2007)"}
+
+
+def average_precision(recall: np.ndarray, precision: np.ndarray, metric: Metric) -> float:
+    """Area under the monotone curve, or the mean of the best precisions at recall 0, 0.1 ... 1. recall ascends."""
+    if metric == "11point":
+        reached = [precision[recall >= level] for level in np.arange(0.0, 1.1, 0.1)]
+        return float(sum(part.max() / 11 for part in reached if len(part)))
+    recall = np.concatenate([[0.0], recall, [1.0]])
+    envelope = np.maximum.accumulate(np.concatenate([[0.0], precision, [0.0]])[::-1])[::-1]
+    return float(np.sum(np.diff(recall) * envelope[1:]))
+
+
+@dataclass(frozen=True)
+class _Class:
+    """What became of the detections of one class at one threshold, best score first."""
+
+    positives: int
+    scores: np.ndarray
+    true: np.ndarray
+    false: np.ndarray
+
+    @property
+    def recall(self) -> np.ndarray:
+        return np.cumsum(self.true) / max(self.positives, 1)
+
+    @property
+    def precision(self) -> np.ndarray:
+        true = np.cumsum(self.true)
+        return true / np.maximum(true + np.cumsum(self.false), np.finfo(np.float64).eps)
+
+
+class VocEvaluator:
+    """Mean average precision over classes.
+
+    dataset: objects that it ignores (``difficult``) count neither as found nor as missed. metric: ``area`` or
+    ``11point``; the report names it. ious: thresholds, which IoU must exceed; the first one's mAP is the main figure.
+    """
+
+    def __init__(self, dataset: DetectionDataset, metric: Metric = "area", ious: Sequence[float] = (0.5,)) -> None:
+        if metric not in _METRIC_NAMES:
+            raise ValueError(f"metric: expected 'area' or '11point', found {metric!r}")
+        if not ious or not all(0 < iou < 1 for iou in ious):
+            raise ValueError(f"ious: expected thresholds between 0 and 1, found {tuple(ious)!r}")
+        self.truth = ground_truth_of(dataset)
+        self.metric: Metric = metric
+        self.ious = tuple(ious)
+        self._collected = Collector(self.truth)
+
+    def update(self, image_ids: Sequence[Any], detections: Sequence[Detections]) -> None:
+        """Add the detections of some images, in original pixels; each image once. Errors: ``Collector.add``."""
+        self._collected.add(image_ids, detections)
+
+    def update_from_results(self, folder: str | Path) -> None:
+        """Score the devkit's results files ``comp4_det_<split>_<class>.txt``: lines of image id, score, xmin, ymin,
+        xmax, ymax, counted from 1. Images in no file have no detections; classes without a file are not detected.
+
+        Raises DatasetError naming file and line.
+        """
+        labels = {name: label for label, name in enumerate(self.truth.classes)}
+        ids = {str(image_id): image_id for image_id in self.truth.image_ids}
+        rows: dict[Any, list[tuple[float, ...]]] = {image_id: [] for image_id in self.truth.image_ids}
+        files = sorted(Path(folder).glob("*_det_*_*.txt"))
+        if not files:
+            raise DatasetError("no results files", file=folder, expected="comp4_det_<split>_<class>.txt")
+        for file in files:
+            name = file.stem.split("_")[-1]
+            if name not in labels:
+                raise DatasetError("no such class", file=file, found=name, expected=", ".join(self.truth.classes))
+            for number, line in enumerate(file.read_text().splitlines(), 1):
+                try:
+                    image_id, *values = line.split()
+                    score, x1, y1, x2, y2 = map(float, values)
+                except ValueError:
+                    raise DatasetError(
+                        "not a detection", file=file, where=f"line {number}", found=line, expected="id, score, 4 ends"
+                    ) from None
+                if image_id not in ids:
+                    raise DatasetError("image is not in the dataset", file=file, where=f"line {number}", found=image_id)
+                rows[ids[image_id]].append((labels[name], score, x1 - 1, y1 - 1, x2, y2))
+        for image_id, entries in rows.items():
+            table = torch.tensor(entries, dtype=torch.float64).reshape(-1, 6)
+            self.update([image_id], [Detections(boxes=table[:, 2:], scores=table[:, 1], labels=table[:, 0].long())])
+
+    def merge(self, other: VocEvaluator) -> None:
+        """Add what another rank collected."""
+        self.merge_state(other.state())
+
+    def state(self) -> dict[str, Any]:
+        """What was collected, as plain arrays to gather across ranks."""
+        return self._collected.state()
+
+    def merge_state(self, state: dict[str, Any]) -> None:
+        """Add the state of another rank."""
+        self._collected.merge_state(state)
+
+    def _found(self) -> Found:
+        c = self._collected
+        return Found(c["image"], c["index"], c["label"], c["score"], c["area"])
+
+    def _best(self, found: Found) -> tuple[np.ndarray, np.ndarray]:
+        """(D,) row of the ground truth of the same class with the highest IoU, -1 for none; the IoU."""
+        truth = self.truth
+        never = np.zeros(len(truth.labels), bool)
+        pairs = box_pairs(
+            found.images, self._collected["box"], truth.offsets, truth.boxes, never, minimum=np.finfo(np.float64).tiny
+        )
+        pairs = pairs[found.labels[pairs.detection] == truth.labels[pairs.truth]]
+        # Written in rising order of IoU, the best pair of a detection stays; among equals the first ground truth.
+        order = np.lexsort((-pairs.truth, pairs.iou))
+        best, overlap = np.full(len(found), -1, np.int64), np.zeros(len(found))
+        best[pairs.detection[order]] = pairs.truth[order]
+        overlap[pairs.detection[order]] = pairs.iou[order]
+        return best, overlap
+
+    def matches(self, kind: str = "bbox", iou: float | None = None) -> Matches:
+        """Who found whom at an IoU threshold, the main one by default."""
+        threshold = self.ious[0] if iou is None else iou
+        found = self._found()
+        best, overlap = self._best(found)
+        return self._matches(found, best, overlap, threshold)
+
+    def _matches(self, found: Found, best: np.ndarray, overlap: np.ndarray, threshold: float) -> Matches:
+        difficult = self.truth.ignore | self.truth.crowd
+        hit = overlap > threshold
+        on_difficult = np.zeros(len(found), bool)
+        on_difficult[hit] = difficult[best[hit]]
+        order = self._order(found)
+        # The first detection on an object has it; the others on it are false.
+        on_object = order[(hit & ~on_difficult)[order]]
+        by_object = on_object[np.argsort(best[on_object], kind="stable")]
+        first = np.zeros(len(found), bool)
+        first[by_object] = rank_in_groups(np.arange(len(by_object)), best[by_object]) == 0
+        truth = np.where(first | on_difficult, best, -1)
+        detection = np.full(len(self.truth.labels), -1, np.int64)
+        worst_first = order[truth[order] >= 0][::-1]
+        detection[truth[worst_first]] = worst_first
+        return Matches(found, truth, np.where(truth >= 0, overlap, 0.0), on_difficult, detection, difficult)
+
+    def _order(self, found: Found) -> np.ndarray:
+        return np.lexsort((found.index, self.truth.image_rank[found.images], -found.scores, found.labels))
+
+    def _classes(self, matches: Matches) -> list[_Class]:
+        found, order = matches.found, self._order(matches.found)
+        bounds = np.searchsorted(found.labels[order], np.arange(len(self.truth.classes) + 1))
+        positives = np.bincount(self.truth.labels[~matches.truth_ignored], minlength=len(self.truth.classes))
+        parts = [order[start:stop] for start, stop in zip(bounds[:-1], bounds[1:])]
+        true, false = matches.true_positive, matches.false_positive
+        return [_Class(int(n), found.scores[own], true[own], false[own]) for n, own in zip(positives, parts)]
+
+    def compute(self) -> Report:
+        """mAP at each threshold, average precision and best score threshold by class, curves at the first threshold."""
+        found = self._found()
+        best, overlap = self._best(found)
+        metrics: dict[str, Value] = {}
+        per_class: dict[str, dict[str, Value]] = {name: {} for name in self.truth.classes}
+        curves: dict[str, dict[str, Any]] = {}
+        ignored = self.truth.ignore | self.truth.crowd
+        notes = self._collected.notes()
+        for iou in self.ious:
+            matches = self._matches(found, best, overlap, iou)
+            name = f"bbox/AP{iou * 100:g}"
+            figures = []
+            for title, one in zip(self.truth.classes, self._classes(matches)):
+                if not one.positives:
+                    per_class[title][name] = Value(None, no_truth())
+                    continue
+                figures.append(average_precision(one.recall, one.precision, self.metric))
+                per_class[title][name] = Value(figures[-1])
+                if iou == self.ious[0]:
+                    per_class[title].update(_best_threshold(one))
+                    curves[title] = {
+                        "bbox/recall": one.recall,
+                        "bbox/precision": one.precision,
+                        "bbox/thresholds": one.scores,
+                    }
+            metrics[f"bbox/mAP{iou * 100:g}"] = (
+                Value(float(np.mean(figures))) if figures else Value(None, no_truth())
+            )
+            if len(found) and figures and not matches.true_positive.any():
+                notes.append(f"no prediction matched at IoU above {iou:g}")
+        if not len(found):
+            notes.append("there are no detections")
+        thresholds = ", ".join(f"{iou:g}" for iou in self.ious)
+        return Report(
+            protocol=f"Pascal VOC, {_METRIC_NAMES[self.metric]}, IoU above {thresholds}",
+            metrics=metrics,
+            counts=Counts(len(self.truth.image_ids), len(self.truth.labels), len(found), int(ignored.sum())),
+            per_class=per_class,
+            curves=curves,
+            notes=tuple(notes),
+        )
+
+
+def _best_threshold(one: _Class) -> dict[str, Value]:
+    if not one.true.any():
+        missing = Value(None, "no detection matched")
+        return {"bbox/best_threshold": missing, "bbox/best_F1": missing}
+    # Equal scores stand or fall together: only the last of them is a place to cut.
+    cut = np.flatnonzero(np.diff(one.scores, append=-np.inf))
+    precision, recall = one.precision[cut], one.recall[cut]
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
+    at = int(np.argmax(f1))
+    return {"bbox/best_threshold": Value(float(one.scores[cut[at]])), "bbox/best_F1": Value(float(f1[at]))}
