@@ -81,7 +81,7 @@ class Coco(IndexedDataset):
             name, file = choose_file(files, split, Path(root), images)
         image_root = Path(images) if images is not None else None
         repair = on_fault == "repair"
-        index = cached([file], ("coco", repair), lambda: read_instances(file, repair=repair))
+        index = cached([file], ("coco", repair), lambda: read_instances(JsonArrays(file), repair=repair))
         index = with_classes(settle_faults(index, on_fault, file), classes, file)
         if image_root is None:
             image_root = find_images(index, Path(root) if root is not None else file.parent, file, name)
@@ -99,7 +99,7 @@ class Coco(IndexedDataset):
 
 
 def read_instances(
-    file: Path,
+    parts: JsonArrays,
     *,
     repair: bool = False,
     image_name: Callable[[dict[str, Any]], str | None] = lambda entry: entry.get("file_name"),
@@ -110,8 +110,7 @@ def read_instances(
     the box. image_name: the image's path relative to the image folder.
     Raises DatasetError where the file as a whole cannot be read.
     """
-    parts = JsonArrays(file)
-    reader = _Reader(file, repair)
+    reader = _Reader(parts.file, repair)
     for place, entry in enumerate(parts.elements("categories")):
         reader.category(place, entry)
     reader.settle_categories()
@@ -403,7 +402,7 @@ def choose_file(files: dict[str, Path], split: str | None, root: Path, images: s
 
 
 def _images_complete(root: Path, name: str, file: Path, images: str | Path | None) -> bool:
-    index = cached([file], ("coco", False), lambda: read_instances(file))
+    index = cached([file], ("coco", False), lambda: read_instances(JsonArrays(file)))
     folder = Path(images) if images is not None else find_images(index, root, file, name)
     files = index.annotations.image_files
     return all((folder / files[i]).is_file() for i in range(len(files)))
@@ -419,10 +418,15 @@ def find_images(index: Index, root: Path, file: Path, name: str) -> Path:
     if kind is not None:
         names.append(kind)
     candidates = [folder for n in names for folder in (root / n, root / "images" / n)]
+    candidates += sorted(root.glob(f"{kind}[0-9]*")) if kind is not None else []
     candidates += [root / "images", root / "data", root / "JPEGImages", root, file.parent]
-    files = index.annotations.image_files
-    tries = {0, len(files) // 2, len(files) - 1} if len(files) else set()
     for folder in candidates:
-        if any((folder / files[i]).is_file() for i in tries):
+        if folder.is_dir() and has_images(index, folder):
             return folder
     return next((folder for folder in candidates if folder.is_dir()), root)
+
+
+def has_images(index: Index, folder: Path) -> bool:
+    """Whether any of the images lies there; of many, a thousand evenly spread ones are looked for."""
+    files = index.annotations.image_files
+    return any((folder / files[i]).is_file() for i in range(0, len(files), max(1, len(files) // 1000)))

@@ -85,6 +85,8 @@ class Loader:
             worker_init_fn=_start_worker,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
+            # Its own generator, so that iterating does not advance the global one, on which a model may depend.
+            generator=torch.Generator(),
         )
         self.set_epoch(0)
 
