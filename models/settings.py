@@ -22,15 +22,13 @@ class DenseTest:
     """Settings of a dense head.
 
     score_threshold: pairs of location and class above it are candidates, at most ``candidates_per_level`` of each
-    level. nms_threshold: IoU above which the lower score of a class is suppressed. min_size: boxes whose width or
-    height is not above it, in output pixels, are dropped.
+    level. nms_threshold: IoU above which the lower score of a class is suppressed.
     """
 
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
     max_per_image: int = 100
     candidates_per_level: int = 1000
-    min_size: float = 0.0
 
 
 @dataclass

@@ -1,16 +1,18 @@
 """From the scores and boxes of every location to detections.
 
-Shape letters: P priors, K classes, N candidates or detections of one image.
+Shape letters: B images, P priors, K classes, D numbers of a code, N candidates or detections of one image.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ...ops.nms import batched_nms
 from ...ops.soft_nms import batched_soft_nms
-from ..boxes import box_sizes, to_output_frame
+from ..boxes import to_output_frame
 from ..settings import DenseTest, SoftNMS
 from ..structures import Detections, ImageBatch
 
@@ -69,10 +71,47 @@ def detections_from_candidates(
     boxes = to_output_frame(boxes, images, index)
     if factors is not None:
         scores = scores * factors
-    large = (box_sizes(boxes) > test.min_size).all(dim=1)
-    boxes, scores, labels = boxes[large], scores[large], labels[large]
     keep, scores = suppress(boxes, scores, labels, nms_threshold=test.nms_threshold, max_per_image=test.max_per_image)
     return Detections(boxes[keep], scores, labels[keep])
+
+
+def dense_detections(
+    scores: Sequence[Tensor],
+    codes: Sequence[Tensor],
+    priors: Sequence[Tensor],
+    decode: Callable[[Tensor, Tensor, tuple[int, int]], Tensor],
+    images: ImageBatch,
+    test: DenseTest,
+    factors: Sequence[Tensor] | None = None,
+) -> list[Detections]:
+    """Detections of each image from what a head says at every prior of every level.
+
+    scores: (B, P, K) of each level, in 0..1. codes: (B, P, D) of each level. priors: (P, ...) of each level.
+    decode: (N, ...) priors, (N, D) codes and the image's (h, w) to (N, 4) boxes. factors: (B, P) of each level, by
+    which the scores of the candidates are multiplied once these are chosen (centerness).
+    """
+    detections = []
+    for index, size in enumerate(images.sizes):
+        boxes, values, labels, weights = [], [], [], []
+        for level, level_priors in enumerate(priors):
+            value, label, prior = top_candidates(scores[level][index], test.score_threshold, test.candidates_per_level)
+            boxes.append(decode(level_priors[prior], codes[level][index][prior], size))
+            values.append(value)
+            labels.append(label)
+            if factors is not None:
+                weights.append(factors[level][index][prior])
+        detections.append(
+            detections_from_candidates(
+                torch.cat(boxes),
+                torch.cat(values),
+                torch.cat(labels),
+                images,
+                index,
+                test,
+                None if factors is None else torch.cat(weights),
+            )
+        )
+    return detections
 
 
 def multiclass_nms(

@@ -1,6 +1,6 @@
 """Losses: each a small object called with predictions, targets, weights and a normalizer."""
 
-from .classification import BinaryCrossEntropy, CrossEntropy, FocalLoss
+from .classification import BinaryCrossEntropy, CrossEntropy, FocalLoss, soft_binary_cross_entropy
 from .iou import BoundedIoULoss, BoxLoss, GIoULoss, IoULoss
 from .regression import L1Loss, SmoothL1Loss
 
@@ -14,4 +14,5 @@ __all__ = [
     "IoULoss",
     "L1Loss",
     "SmoothL1Loss",
+    "soft_binary_cross_entropy",
 ]

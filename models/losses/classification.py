@@ -49,6 +49,15 @@ class BinaryCrossEntropy:
         return self.weight * weighted_sum(loss, None if weight is None else weight[:, None], normalizer)
 
 
+def soft_binary_cross_entropy(
+    logits: Tensor, targets: Tensor, weight: Tensor | None = None, normalizer: float | Tensor = 1.0
+) -> Tensor:
+    """Sigmoid cross-entropy of logits and targets in 0..1 of any one shape: the sum, times ``weight`` of that shape,
+    divided by ``normalizer``."""
+    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return weighted_sum(loss, weight, normalizer)
+
+
 @dataclass(frozen=True)
 class FocalLoss:
     """Focal loss (Lin et al., "Focal Loss for Dense Object Detection", eq. 5) on sigmoid scores.

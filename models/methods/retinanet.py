@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ..assigners import MaxIoUAssigner
@@ -18,9 +17,10 @@ from ..backbones.resnet import ResNet
 from ..coders import BoxCoder, DeltaCoder
 from ..dense.anchor_targets import Assign, anchor_losses, anchor_targets
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
-from ..dense.postprocess import detections_from_candidates, top_candidates
+from ..dense.postprocess import dense_detections
+from ..dense.towers import tower
 from ..detectors.single_stage import SingleStageDetector
-from ..layers import ConvModule, Norm
+from ..layers import Norm
 from ..layers.init import bias_for_prior, init_normal
 from ..losses import BoxLoss, FocalLoss, L1Loss
 from ..necks.fpn import FPN
@@ -35,16 +35,6 @@ STRIDES = (8, 16, 32, 64, 128)
 def retina_anchors(strides: Sequence[int] = STRIDES) -> AnchorGrid:
     """Three scales in an octave times three ratios (section 4, "Anchors")."""
     return anchor_grid(strides, scales=octave_scales(4, 3), ratios=(0.5, 1.0, 2.0))
-
-
-def tower(in_channels: int, channels: int, depth: int, norm: Norm | None = None) -> nn.ModuleList:
-    """``depth`` 3 x 3 convolutions with ReLU."""
-    return nn.ModuleList(
-        ConvModule(
-            in_channels if index == 0 else channels, channels, 3, padding=1, norm=norm, activation=nn.ReLU(inplace=True)
-        )
-        for index in range(depth)
-    )
 
 
 class RetinaHead(DenseHead):
@@ -85,13 +75,8 @@ class RetinaHead(DenseHead):
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits, codes = [], []
         for x in features:
-            scored, located = x, x
-            for conv in self.cls_convs:
-                scored = conv(scored)
-            for conv in self.reg_convs:
-                located = conv(located)
-            logits.append(self.retina_cls(scored))
-            codes.append(self.retina_reg(located))
+            logits.append(self.retina_cls(self.cls_convs(x)))
+            codes.append(self.retina_reg(self.reg_convs(x)))
         return logits, codes
 
     def loss(
@@ -123,23 +108,14 @@ class RetinaHead(DenseHead):
 
     def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: DenseTest) -> list[Detections]:
         logits, codes = outputs
-        anchors = self.anchors(feature_sizes(logits), logits[0].device)
-        scores = [by_prior(level, self.num_classes).sigmoid() for level in logits]
-        deltas = [by_prior(level, 4) for level in codes]
-        detections = []
-        for index, size in enumerate(images.sizes):
-            boxes, values, labels = [], [], []
-            for level, level_anchors in enumerate(anchors):
-                value, label, prior = top_candidates(
-                    scores[level][index], test.score_threshold, test.candidates_per_level
-                )
-                boxes.append(self.coder.decode(level_anchors[prior], deltas[level][index][prior], size))
-                values.append(value)
-                labels.append(label)
-            detections.append(
-                detections_from_candidates(torch.cat(boxes), torch.cat(values), torch.cat(labels), images, index, test)
-            )
-        return detections
+        return dense_detections(
+            [by_prior(level, self.num_classes).sigmoid() for level in logits],
+            [by_prior(level, 4) for level in codes],
+            self.anchors(feature_sizes(logits), logits[0].device),
+            self.coder.decode,
+            images,
+            test,
+        )
 
 
 def retinanet(num_classes: int, *, backbone: Callable[[], ResNet], extra: str = "input") -> SingleStageDetector:

@@ -16,6 +16,7 @@ from ..layers import FROZEN_BN
 from ..recipe import Recipe, Schedule
 
 CAFFE_MEAN = (103.53, 116.28, 123.675)
+DETECTRON_MEAN = (102.9801, 115.9465, 122.7717)
 NO_STD = (1.0, 1.0, 1.0)
 
 
