@@ -20,12 +20,12 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 def to_output_frame(boxes: Tensor, images: ImageBatch, index: int) -> Tensor:
     """(N, 4) boxes from batch pixels to the pixels in which detections are given."""
-    return boxes / boxes.new_tensor(images.scale(index) * 2)
+    return (boxes - boxes.new_tensor(images.offset(index) * 2)) / boxes.new_tensor(images.scale(index) * 2)
 
 
 def to_batch_frame(boxes: Tensor, images: ImageBatch, index: int) -> Tensor:
     """(N, 4) boxes from the pixels in which detections are given to batch pixels."""
-    return boxes * boxes.new_tensor(images.scale(index) * 2)
+    return boxes * boxes.new_tensor(images.scale(index) * 2) + boxes.new_tensor(images.offset(index) * 2)
 
 
 def box_centres(boxes: Tensor) -> Tensor:
@@ -36,3 +36,14 @@ def box_centres(boxes: Tensor) -> Tensor:
 def box_sizes(boxes: Tensor) -> Tensor:
     """(N, 4) xyxy boxes to (N, 2) widths and heights."""
     return boxes[:, 2:] - boxes[:, :2]
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """(..., 4) boxes by their corners to boxes by centre, width and height."""
+    return torch.cat(((boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]), dim=-1)
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """(..., 4) boxes by centre, width and height to boxes by their corners."""
+    half = boxes[..., 2:] / 2
+    return torch.cat((boxes[..., :2] - half, boxes[..., :2] + half), dim=-1)

@@ -38,12 +38,14 @@ class ImageBatch(_OnDevice):
     sizes: valid (h, w) of each image inside the padding.
     original_sizes: (h, w) of each image before it was resized; absent when detections are wanted in batch pixels.
     scales: (x, y) factors with ``resized = original * factor``; present with ``original_sizes``.
+    offsets: (x, y) at which each image's upper left corner lies in the batch; (0, 0) where absent.
     """
 
     pixels: Tensor
     sizes: Sequence[tuple[int, int]]
     original_sizes: Sequence[tuple[int, int]] | None = None
     scales: Sequence[tuple[float, float]] | None = None
+    offsets: Sequence[tuple[int, int]] | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
@@ -68,6 +70,10 @@ class ImageBatch(_OnDevice):
     def scale(self, index: int) -> tuple[float, float]:
         """(x, y) factors from output pixels to batch pixels; (1, 1) where the batch was not resized."""
         return tuple(self.scales[index]) if self.scales is not None else (1.0, 1.0)
+
+    def offset(self, index: int) -> tuple[int, int]:
+        """(x, y) of the image's upper left corner in batch pixels."""
+        return tuple(self.offsets[index]) if self.offsets is not None else (0, 0)
 
 
 @dataclass(frozen=True)
