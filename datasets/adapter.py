@@ -144,14 +144,15 @@ class IndexedDataset:
         size = _size(columns, index)
         first = columns.rows(index).start
         rows = first + np.flatnonzero(columns.usable[columns.rows(index)])
-        boxes = columns.boxes[rows]
+        image = read_image(path, size if size != (0, 0) else None)
+        size = image.shape[:2]
         limits = np.array([size[1], size[0], size[1], size[0]], np.float64)
         semantic = None
         if self.semantic_files is not None:
             semantic = read_map(self.semantic_files[index], size).astype(np.uint8)
         return Sample(
-            image=read_image(path, size),
-            boxes=np.clip(boxes, 0, limits).astype(np.float32),
+            image=image,
+            boxes=np.clip(columns.boxes[rows], 0, limits).astype(np.float32),
             labels=columns.labels[rows],
             ignore=columns.ignore[rows],
             image_id=_plain(columns.image_ids[index]),
@@ -239,6 +240,24 @@ def settle_faults(index: Index, on_fault: OnFault, file: object) -> Index:
             stacklevel=4,
         )
     return index
+
+
+def with_present_images(index: Index, folder: Path, on_fault: OnFault) -> Index:
+    """The index without the images that are not there, which is said in a warning, unless faults are to be raised:
+    then a missing image is an error when it is read. Lets a part of a dataset be used with the annotations of all."""
+    files = index.annotations.image_files
+    if on_fault == "raise":
+        return index
+    present = np.array([(folder / files[i]).is_file() for i in range(len(files))], bool)
+    if present.all():
+        return index
+    missing, first = len(files) - int(present.sum()), folder / files[int(np.argmin(present))]
+    warnings.warn(
+        f"{missing} of {len(files)} images are missing and left out; the first: {first}",
+        DatasetWarning,
+        stacklevel=3,
+    )
+    return with_images(index, np.flatnonzero(present))
 
 
 def with_classes(index: Index, classes: Sequence[str] | None, file: object) -> Index:

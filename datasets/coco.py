@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_faults, with_classes
+from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_faults, with_classes, with_present_images
 from .errors import DatasetError, DatasetWarning, Fault
 from .index import Builder, Index, cached
 from .json_arrays import JsonArrays
@@ -85,6 +85,7 @@ class Coco(IndexedDataset):
         index = with_classes(settle_faults(index, on_fault, file), classes, file)
         if image_root is None:
             image_root = find_images(index, Path(root) if root is not None else file.parent, file, name)
+        index = with_present_images(index, image_root, on_fault)
         names = index.annotations.image_files
         maps = None
         if semantic is not None:

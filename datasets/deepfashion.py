@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from .adapter import IndexedDataset, OnFault, Splits, settle_faults, with_classes
+from .adapter import IndexedDataset, OnFault, Splits, settle_faults, with_classes, with_present_images
 from .coco import annotation_files, has_images, read_instances
 from .errors import DatasetError
 from .index import cached
@@ -89,6 +89,7 @@ class DeepFashion(IndexedDataset):
             candidates = [place for home in homes for place in (home / resolution, home)]
             candidates += [base / "images", base / "data", base]
             folder = next((place for place in candidates if has_images(index, place)), candidates[0])
+        index = with_present_images(index, folder, on_fault)
         super().__init__(index=index, image_root=folder, splits=splits)
 
 

@@ -146,8 +146,8 @@ class Annotations:
     Everything that the file states is here, also what training leaves out (boxes without area, for one), so that
     scores are those of the official tool.
 
-    image_ids: (I,) int64, or strings. image_sizes: (I, 2) H, W. image_offsets: (I + 1,). image_files: names as in
-    the annotations.
+    image_ids: (I,) int64, or strings. image_sizes: (I, 2) H, W, 0 where not known. image_offsets: (I + 1,).
+    image_files: names relative to the image folder.
     annotation_ids: (M,) int64, or strings. boxes: (M, 4) float64 xyxy pixels, origin 0, ends exclusive.
     stated_boxes: (M, 4) float64, exactly the file's numbers in the file's own convention, ``box_format``:
     ``xywh`` (COCO, LVIS, WIDER FACE) or ``voc`` (xmin, ymin, xmax, ymax counted from 1, ends inclusive; ``boxes``
@@ -580,8 +580,8 @@ def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _usable(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(M,) bool: at least one pixel wide and high inside the image of (H, W)."""
-    limits = sizes[:, [1, 0, 1, 0]]
+    """(M,) bool: at least one pixel wide and high inside the image of (H, W), where that is known."""
+    limits = np.where(sizes[:, :1] > 0, sizes[:, [1, 0, 1, 0]], np.inf)
     inside = np.clip(boxes, 0, limits)
     return ((inside[:, 2:] - inside[:, :2]) >= 1).all(1)
 

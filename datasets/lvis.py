@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .adapter import IndexedDataset, OnFault, Splits, settle_faults, with_classes
+from .adapter import IndexedDataset, OnFault, Splits, settle_faults, with_classes, with_present_images
 from .coco import annotation_files, choose_file, find_images, has_images, read_instances, split_names
 from .errors import DatasetError
 from .index import Index, Ragged, cached
@@ -82,6 +82,7 @@ class Lvis(IndexedDataset):
             if has_images(by_name, named):
                 index, folder = by_name, named
         index = with_classes(settle_faults(index, on_fault, file), classes, file)
+        index = with_present_images(index, folder, on_fault)
         super().__init__(index=index, image_root=folder, splits=splits)
 
 

@@ -24,7 +24,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_faults, with_classes, with_images
+from .adapter import (
+    IndexedDataset,
+    OnFault,
+    Splits,
+    fingerprint_of,
+    settle_faults,
+    with_classes,
+    with_images,
+    with_present_images,
+)
 from .combining import Concatenation, concat
 from .errors import DatasetError, Fault
 from .index import Builder, Index, cached
@@ -86,6 +95,7 @@ class Voc(IndexedDataset):
         if split is not None:
             index = with_images(index, _listed(index, root, folders, split))
         index = with_classes(settle_faults(index, on_fault, root), classes, root)
+        index = with_present_images(index, root, on_fault)
         super().__init__(index=index, image_root=root, splits=splits)
 
     @classmethod
@@ -136,7 +146,7 @@ def read_xml(root: Path, files: Sequence[Path], *, repair: bool = False) -> Inde
             continue
         place, tree = image
         for number, element in enumerate(tree.iter("object"), 1):
-            entry = _read_object(file, number, element, repair, faults)
+            entry = read_object(file, number, element, repair, faults)
             if entry is not None:
                 parsed.append((place, *entry))
     found = {name for _, name, _, _ in parsed}
@@ -169,10 +179,8 @@ def _read_image_entry(
     root: Path, file: Path, image_id: str, builder: Builder, faults: list[Fault]
 ) -> tuple[int, ElementTree.Element] | None:
     """(place of the image, XML tree); none where the file is faulty."""
-    try:
-        tree = ElementTree.parse(file).getroot()
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-        faults.append(Fault("not an annotation in XML", str(file), found=str(error)))
+    tree = parse_xml(file, faults)
+    if tree is None:
         return None
     image = _image_file(file, tree.findtext("filename"))
     h, w = _number(tree.findtext("size/height")), _number(tree.findtext("size/width"))
@@ -188,6 +196,15 @@ def _read_image_entry(
     return builder.image(image_id, (int(h), int(w)), image.relative_to(root).as_posix()), tree
 
 
+def parse_xml(file: Path, faults: list[Fault]) -> ElementTree.Element | None:
+    """The tree of an annotation file; none, and a fault, where it is not XML."""
+    try:
+        return ElementTree.parse(file).getroot()
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        faults.append(Fault("not an annotation in XML", str(file), found=str(error)))
+        return None
+
+
 def _image_file(file: Path, stated: str | None) -> Path:
     """The image of an annotation file: named like the file, else as the annotation says."""
     folder = file.parent.parent / "JPEGImages"
@@ -199,7 +216,7 @@ def _image_file(file: Path, stated: str | None) -> Path:
     return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
 
 
-def _read_object(
+def read_object(
     file: Path, number: int, element: ElementTree.Element, repair: bool, faults: list[Fault]
 ) -> tuple[str, tuple[float, float, float, float], bool] | None:
     """(class name, stated box, difficult); none where the object cannot be used."""
