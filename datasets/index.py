@@ -29,8 +29,8 @@ from .base import DetectionDataset
 from .errors import DatasetError, Fault
 
 NO_SEGMENT, POLYGONS, RLE = 0, 1, 2
-# Part of every cache key: a change of the columns makes the old files unread.
-FORMAT = 1
+# Part of every cache key: raise it whenever a parser or the columns change, so that older files are not read.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
