@@ -22,3 +22,24 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale
     features, masks = backend.common_dtype(features, masks)
     implementation = torch.ops.sdk.carafe if backend.native(features) else reference.carafe
     return implementation(features, masks, kernel_size, groups, scale_factor)
+
+
+if backend.LOADED:
+
+    @torch.library.register_fake("sdk::carafe")
+    def _(features, masks, kernel_size, groups, scale_factor):
+        batch, channels, height, width = features.shape
+        return features.new_empty(batch, channels, height * scale_factor, width * scale_factor)
+
+    @torch.library.register_fake("sdk::carafe_backward")
+    def _(grad, features, masks, kernel_size, groups, scale_factor):
+        return features.new_empty(features.shape), masks.new_empty(masks.shape)
+
+    def _setup(ctx, inputs, output):
+        features, masks, *ctx.numbers = inputs
+        ctx.save_for_backward(features, masks)
+
+    def _backward(ctx, grad):
+        return *torch.ops.sdk.carafe_backward(grad, *ctx.saved_tensors, *ctx.numbers), None, None, None
+
+    torch.library.register_autograd("sdk::carafe", _backward, setup_context=_setup)

@@ -15,22 +15,22 @@ def check_shape(name: str, tensor: Tensor, *expected: int | None) -> None:
 
 
 def check_floating(**tensors: Tensor | None) -> None:
-    """Raise ``TypeError`` unless all are floating point tensors, ``ValueError`` unless they share one device."""
+    """Raise ``ValueError`` unless all are floating point tensors on one device."""
     device = None
     for name, tensor in tensors.items():
         if tensor is None:
             continue
         if not tensor.is_floating_point():
-            raise TypeError(f"{name}: expected a floating point tensor, found {tensor.dtype}")
+            raise ValueError(f"{name}: expected a floating point tensor, found {tensor.dtype}")
         device = device or tensor.device
         if tensor.device != device:
             raise ValueError(f"{name}: expected on {device} like the other arguments, found on {tensor.device}")
 
 
 def check_integer(name: str, tensor: Tensor, like: Tensor) -> None:
-    """Raise unless ``tensor`` is int64 and on the device of ``like``."""
+    """Raise ``ValueError`` unless ``tensor`` is int64 and on the device of ``like``."""
     if tensor.dtype != torch.int64:
-        raise TypeError(f"{name}: expected int64, found {tensor.dtype}")
+        raise ValueError(f"{name}: expected int64, found {tensor.dtype}")
     if tensor.device != like.device:
         raise ValueError(f"{name}: expected on {like.device} like the other arguments, found on {tensor.device}")
 

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from . import backend, reference
 
+DIRECTIONS = ("top", "bottom", "left", "right")
+
 
 def corner_pool(x: Tensor, direction: str) -> Tensor:
     """Running maximum along one axis of x (B, C, H, W).
@@ -16,5 +18,28 @@ def corner_pool(x: Tensor, direction: str) -> Tensor:
     Returns: (B, C, H, W). Differentiable: the gradient goes to the maximum, of equal ones to the nearest.
     Raises: for a wrong shape, dtype or direction.
     """
-    implementation = torch.ops.sdk.corner_pool if backend.native(x) else reference.corner_pool
-    return implementation(x, direction)
+    if not backend.native(x):
+        return reference.corner_pool(x, direction)
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, found {direction!r}")
+    return torch.ops.sdk.corner_pool(x, DIRECTIONS.index(direction))
+
+
+if backend.LOADED:
+
+    @torch.library.register_fake("sdk::corner_pool")
+    def _(x, direction):
+        return x.new_empty(x.shape)
+
+    @torch.library.register_fake("sdk::corner_pool_backward")
+    def _(grad, x, direction):
+        return x.new_empty(x.shape)
+
+    def _setup(ctx, inputs, output):
+        x, ctx.direction = inputs
+        ctx.save_for_backward(x)
+
+    def _backward(ctx, grad):
+        return torch.ops.sdk.corner_pool_backward(grad, *ctx.saved_tensors, ctx.direction), None
+
+    torch.library.register_autograd("sdk::corner_pool", _backward, setup_context=_setup)

@@ -38,3 +38,27 @@ def deform_roi_pool(
         input, rois, offset = backend.common_dtype(input, rois, offset)
     implementation = torch.ops.sdk.deform_roi_pool if backend.native(input) else reference.deform_roi_pool
     return implementation(input, rois, offset, height, width, spatial_scale, sampling_ratio, gamma)
+
+
+if backend.LOADED:
+
+    @torch.library.register_fake("sdk::deform_roi_pool")
+    def _(input, rois, offset, output_height, output_width, spatial_scale, sampling_ratio, gamma):
+        return input.new_empty(rois.shape[0], input.shape[1], output_height, output_width)
+
+    @torch.library.register_fake("sdk::deform_roi_pool_backward")
+    def _(grad, input, rois, offset, output_height, output_width, spatial_scale, sampling_ratio, gamma):
+        regions = 0 if offset is None else rois.shape[0]
+        return input.new_empty(input.shape), input.new_empty(regions, 2, output_height, output_width)
+
+    def _setup(ctx, inputs, output):
+        input, rois, offset, *ctx.numbers = inputs
+        ctx.save_for_backward(input, rois, offset)
+
+    def _backward(ctx, grad):
+        input, rois, offset = ctx.saved_tensors
+        backend.refuse_if_deterministic("deform_roi_pool", grad)
+        by_input, by_offset = torch.ops.sdk.deform_roi_pool_backward(grad, input, rois, offset, *ctx.numbers)
+        return by_input, None, None if offset is None else by_offset, *[None] * len(ctx.numbers)
+
+    torch.library.register_autograd("sdk::deform_roi_pool", _backward, setup_context=_setup)

@@ -36,3 +36,36 @@ def masked_conv2d(
         x, weight, bias = backend.common_dtype(x, weight, bias)
     implementation = torch.ops.sdk.masked_conv2d if backend.native(x) else reference.masked_conv2d
     return implementation(x, mask > 0, weight, bias, _pair(padding), _pair(stride))
+
+
+if backend.LOADED:
+
+    @torch.library.register_fake("sdk::masked_conv2d")
+    def _(x, mask, weight, bias, padding, stride):
+        return x.new_empty(x.shape[0], weight.shape[0], mask.shape[1], mask.shape[2])
+
+    def _setup(ctx, inputs, output):
+        x, mask, weight, bias, ctx.padding, ctx.stride = inputs
+        ctx.has_bias = bias is not None
+        ctx.save_for_backward(x, mask, weight)
+
+    def _backward(ctx, grad):
+        # Dense: training reads gradients nearly everywhere.
+        x, mask, weight = ctx.saved_tensors
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[2], ctx.has_bias and ctx.needs_input_grad[3]]
+        by_x, by_weight, by_bias = torch.ops.aten.convolution_backward(
+            grad.masked_fill(~mask.unsqueeze(1), 0),
+            x,
+            weight,
+            [len(weight)],
+            ctx.stride,
+            ctx.padding,
+            dilation=[1, 1],
+            transposed=False,
+            output_padding=[0, 0],
+            groups=1,
+            output_mask=wanted,
+        )
+        return by_x, None, by_weight, by_bias, None, None
+
+    torch.library.register_autograd("sdk::masked_conv2d", _backward, setup_context=_setup)

@@ -29,3 +29,25 @@ def ms_deform_attn(
     value, sampling_locations, attention_weights = backend.common_dtype(value, sampling_locations, attention_weights)
     implementation = torch.ops.sdk.ms_deform_attn if backend.native(value) else reference.ms_deform_attn
     return implementation(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+
+
+if backend.LOADED:
+
+    @torch.library.register_fake("sdk::ms_deform_attn")
+    def _(value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
+        return value.new_empty(value.shape[0], sampling_locations.shape[1], value.shape[2] * value.shape[3])
+
+    @torch.library.register_fake("sdk::ms_deform_attn_backward")
+    def _(grad, value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
+        shapes = (value.shape, sampling_locations.shape, attention_weights.shape)
+        return tuple(value.new_empty(shape) for shape in shapes)
+
+    def _setup(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    def _backward(ctx, grad):
+        backend.refuse_if_deterministic("ms_deform_attn", grad)
+        by_value, by_locations, by_weights = torch.ops.sdk.ms_deform_attn_backward(grad, *ctx.saved_tensors)
+        return by_value, None, None, by_locations, by_weights
+
+    torch.library.register_autograd("sdk::ms_deform_attn", _backward, setup_context=_setup)

@@ -30,3 +30,10 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """``batched_nms`` with all boxes in one group."""
     return batched_nms(boxes, scores, torch.zeros_like(scores, dtype=torch.int64), iou_threshold)
+
+
+if backend.LOADED:
+
+    @torch.library.register_fake("sdk::batched_nms")
+    def _(boxes, scores, groups, iou_threshold):
+        return groups.new_empty(boxes.shape[0]), groups.new_empty(boxes.shape[0], dtype=torch.bool)

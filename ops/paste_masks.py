@@ -42,3 +42,15 @@ def paste_and_encode(masks: Tensor, boxes: Tensor, size: tuple[int, int], thresh
         found.append({"size": [size[0], size[1]], "counts": stream[start : start + length]})
         start += length
     return found
+
+
+if backend.LOADED:
+
+    @torch.library.register_fake("sdk::paste_masks")
+    def _(masks, boxes, height, width, threshold):
+        return masks.new_empty(masks.shape[0], height, width, dtype=torch.bool)
+
+    @torch.library.register_fake("sdk::paste_and_encode")
+    def _(masks, boxes, height, width, threshold):
+        size = torch.library.get_ctx().new_dynamic_size()
+        return masks.new_empty(size, dtype=torch.uint8), masks.new_empty(masks.shape[0], dtype=torch.int64)

@@ -55,10 +55,12 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
 
 
 def _one_to_many_iou(box: Tensor, boxes: Tensor) -> Tensor:
+    """(N,) IoU of one box (4,) with boxes (N, 4), zero where it is not defined (two boxes without area)."""
     sizes = (torch.minimum(box[2:], boxes[:, 2:]) - torch.maximum(box[:2], boxes[:, :2])).clamp(min=0)
     overlap = sizes[:, 0] * sizes[:, 1]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return overlap / ((box[2] - box[0]) * (box[3] - box[1]) + areas - overlap)
+    iou = overlap / ((box[2] - box[0]) * (box[3] - box[1]) + areas - overlap)
+    return iou.masked_fill(iou.isnan(), 0)
 
 
 def batched_soft_nms(
@@ -70,7 +72,7 @@ def batched_soft_nms(
     min_score: float,
     method: int,
 ) -> tuple[Tensor, Tensor]:
-    """Decayed scores (N,), and whether (N,) each box is kept; ``method`` 0 hard, 1 linear, 2 Gaussian."""
+    """Decayed scores (N,), 0 of dropped boxes, and whether (N,) each is kept; method 0 hard, 1 linear, 2 Gaussian."""
     _check_boxes_to_suppress(boxes, scores, groups)
     check_positive(sigma=sigma)
     dtype = scores.dtype
@@ -93,14 +95,14 @@ def batched_soft_nms(
             weight = torch.exp(-(iou * iou) / sigma)
         decayed = torch.where(left & (groups == groups[best]), decayed * weight, decayed)
         left &= decayed >= min_score
-    return decayed.to(dtype), kept
+    return decayed.masked_fill(~kept, 0).to(dtype), kept
 
 
 def _ratio(a: Tensor, b: Tensor, kind: str, eps: float) -> Tensor:
     """IoU, IoF or GIoU of boxes (..., 4) that broadcast against each other."""
     area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
     area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
-    sizes = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    sizes = F.relu(torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2]))
     overlap = sizes[..., 0] * sizes[..., 1]
     union = area_a.expand_as(overlap) if kind == "iof" else area_a + area_b - overlap
     union = union.clamp(min=eps)

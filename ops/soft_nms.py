@@ -54,3 +54,10 @@ def soft_nms(
     """``batched_soft_nms`` with all boxes in one group."""
     groups = torch.zeros_like(scores, dtype=torch.int64)
     return batched_soft_nms(boxes, scores, groups, iou_threshold, sigma, min_score, method)
+
+
+if backend.LOADED:
+
+    @torch.library.register_fake("sdk::batched_soft_nms")
+    def _(boxes, scores, groups, iou_threshold, sigma, min_score, method):
+        return torch.empty_like(scores), groups.new_empty(boxes.shape[0], dtype=torch.bool)
