@@ -1,0 +1,101 @@
+"""From samples to the batch that a detector takes.
+
+Shape letters: B images of a batch, H x W padded pixels, h x w valid pixels of one image, N objects of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .datasets.sample import Sample
+from .datasets.transforms import Preprocessing
+from .models.recipe import Recipe
+from .models.structures import ImageBatch, Targets
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and ground truth for the network, and which images they are."""
+
+    images: ImageBatch
+    targets: list[Targets]
+    image_ids: tuple[Any, ...]
+    paths: tuple[Path | None, ...]
+
+    def to(self, device: torch.device | str) -> Batch:
+        images, targets = self.images.to(device), [target.to(device) for target in self.targets]
+        return Batch(images, targets, self.image_ids, self.paths)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Normalizes, pads and stacks samples that already have the network's size.
+
+    masks, semantic, proposals: whether the detector reads them; what it does not read is never decoded.
+    """
+
+    preprocessing: Preprocessing
+    masks: bool = False
+    semantic: bool = False
+    proposals: bool = False
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Collate:
+        """What the recipe's detector reads in training."""
+        return cls(recipe.preprocessing, recipe.needs_masks, recipe.needs_semantic, recipe.needs_proposals)
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        padded = [self.preprocessing.padded_size(sample.size) for sample in samples]
+        height, width = max(size[0] for size in padded), max(size[1] for size in padded)
+        pixels = np.zeros((len(samples), 3, height, width), np.float32)
+        for image, sample in zip(pixels, samples):
+            h, w = sample.size
+            self.preprocessing.normalize(sample.image, image[:, :h, :w])
+        images = ImageBatch(
+            torch.from_numpy(pixels),
+            [sample.size for sample in samples],
+            [sample.original_size for sample in samples],
+            [sample.scale for sample in samples],
+        )
+        targets = [self._targets(sample, height, width) for sample in samples]
+        return Batch(images, targets, tuple(s.image_id for s in samples), tuple(s.path for s in samples))
+
+    def _targets(self, sample: Sample, height: int, width: int) -> Targets:
+        objects = sample.keep(~sample.ignore)
+        masks = semantic = proposals = None
+        if self.masks:
+            if objects.masks is None:
+                raise ValueError(f"image {sample.image_id!r}: the detector learns from masks, the dataset gives none")
+            masks = _padded(objects.masks.decode().reshape(-1, *sample.size), height, width, 0)
+        if self.semantic:
+            if sample.semantic is None:
+                raise ValueError(f"image {sample.image_id!r}: the detector reads a semantic map, the dataset gives none")
+            semantic = _padded(sample.semantic, height, width, 255)
+        if self.proposals:
+            if sample.proposals is None:
+                raise ValueError(f"image {sample.image_id!r}: the detector reads proposals, the dataset gives none")
+            proposals = torch.from_numpy(np.ascontiguousarray(sample.proposals, dtype=np.float32))
+        return Targets(
+            boxes=torch.from_numpy(np.ascontiguousarray(objects.boxes, dtype=np.float32).reshape(-1, 4)),
+            labels=torch.from_numpy(np.ascontiguousarray(objects.labels, dtype=np.int64)),
+            masks=masks,
+            ignore_boxes=torch.from_numpy(sample.boxes[sample.ignore].astype(np.float32).reshape(-1, 4)),
+            semantic=semantic,
+            proposals=proposals,
+        )
+
+
+def _padded(values: np.ndarray, height: int, width: int, fill: int) -> Tensor:
+    """(..., h, w) to (..., height, width), filled on the right and bottom."""
+    h, w = values.shape[-2:]
+    out = np.full((*values.shape[:-2], height, width), fill, dtype=np.uint8)
+    out[..., :h, :w] = values
+    return torch.from_numpy(out)
+
