@@ -7,6 +7,7 @@ size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from .box_head import BoxHead, region_labels
 from .mask_head import FCNMaskHead
 from .rois import Assign, SampledRegions, sample_regions, to_rois
 from .standard import paste_detections, region_detections
+
+M = TypeVar("M", bound=nn.Module)
 
 STAGE_WEIGHTS = (1.0, 0.5, 0.25)
 """What the losses of the three stages count."""
@@ -45,8 +48,8 @@ class CascadeRoIHead(RoIHead):
         stage_weights: Sequence[float] = STAGE_WEIGHTS,
     ) -> None:
         super().__init__()
-        self.bbox_roi_extractor, self.bbox_head = nn.ModuleList(bbox_roi_extractor), nn.ModuleList(bbox_head)
-        self.mask_roi_extractor, self.mask_head = nn.ModuleList(mask_roi_extractor), nn.ModuleList(mask_head)
+        self.bbox_roi_extractor, self.mask_roi_extractor = stages(bbox_roi_extractor), stages(mask_roi_extractor)
+        self.bbox_head, self.mask_head = stages(bbox_head), stages(mask_head)
         self.num_classes = bbox_head[0].num_classes
         self.assigners = list(assigners or cascade_assigners())
         self.samplers = list(samplers or cascade_samplers())
@@ -88,8 +91,13 @@ class CascadeRoIHead(RoIHead):
         if not len(self.mask_head):
             return detections
         rois = to_rois([to_batch_frame(d.boxes, images, i) for i, d in enumerate(detections)])
-        stages = [self.masks_forward(stage, features, rois).sigmoid() for stage in range(len(self.mask_head))]
-        return paste_detections(torch.stack(stages).mean(dim=0), detections, images, test.mask_threshold)
+        masks = [self.masks_forward(stage, features, rois).sigmoid() for stage in range(len(self.mask_head))]
+        return paste_detections(torch.stack(masks).mean(dim=0), detections, images, test.mask_threshold)
+
+
+def stages(parts: Sequence[M]) -> Sequence[M]:
+    """The parts of all stages as one module, which is read like the sequence that it was made from."""
+    return nn.ModuleList(parts)  # type: ignore[return-value]
 
 
 def cascade_assigners(match_low_quality: bool = False) -> list[MaxIoUAssigner]:
@@ -135,7 +143,7 @@ def refined_regions(
 
 def predict_boxes(
     boxes_forward: Callable[[int, Tensor], tuple[Tensor, Tensor]],
-    heads: Sequence[BoxHead] | nn.ModuleList,
+    heads: Sequence[BoxHead],
     proposals: Sequence[Tensor],
     images: ImageBatch,
     test: RoITest,
@@ -146,15 +154,15 @@ def predict_boxes(
     """
     counts = [len(p) for p in proposals]
     *earlier, last = heads
-    stages: list[Tensor] = []
+    averaged: list[Tensor] = []
     for stage, head in enumerate(earlier):
         logits, codes = boxes_forward(stage, to_rois(proposals))
-        stages.append(logits)
+        averaged.append(logits)
         labels = logits[:, :-1].argmax(dim=1)
         moved = zip(proposals, labels.split(counts), codes.split(counts), images.sizes)
         proposals = [head.refine(boxes, label, code, size) for boxes, label, code, size in moved]
     logits, codes = boxes_forward(len(earlier), to_rois(proposals))
-    mean = torch.stack((*stages, logits)).mean(dim=0)
+    mean = torch.stack((*averaged, logits)).mean(dim=0)
     detections = []
     for index, (own_logits, own_codes) in enumerate(zip(mean.split(counts), codes.split(counts))):
         boxes = last.decode(proposals[index], own_codes, images.sizes[index])
