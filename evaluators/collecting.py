@@ -193,8 +193,9 @@ class Collector:
     def add_results_file(self, path: str | Path) -> None:
         """Keeps the detections of a COCO results file: a list of {image_id, category_id, score, bbox, segmentation}.
 
-        As in the official tool, the whole set counts as seen, unknown categories are left out (and counted), and where
-        the file has boxes their area, not the masks', says which size an object has.
+        As in the official tool, the whole set counts as seen, and unknown categories are left out (and counted). The
+        size of an object is its mask's area for masks, also where the file has boxes, which makes the official tool
+        take the box's; it is the same as handing that tool the masks alone.
         Raises DatasetError naming file, entry and field for whatever the file should not hold.
         """
         path = Path(path)
@@ -222,10 +223,7 @@ class Collector:
         values = np.array(kept, np.float64).reshape(-1, 5)
         order = np.argsort(image, kind="stable")
         image, label, values = image[order], label[order], values[order]
-        if with_boxes:
-            areas = values[:, 3] * values[:, 4]
-        else:
-            areas = mask_areas([masks[i] for i in order])
+        areas = mask_areas([masks[i] for i in order]) if len(masks) and masks[0] else np.zeros(len(image))
         starts = np.searchsorted(image, np.arange(len(self.seen) + 1))
         if self._overlaps is not None:
             for row in np.unique(image):
@@ -240,7 +238,7 @@ class Collector:
                 "score": values[:, 0],
                 "mask_score": values[:, 0],
                 "box": values[:, 1:],
-                "area": areas,
+                "area": values[:, 3] * values[:, 4] if with_boxes else areas,
                 "mask_area": areas,
             }
         )

@@ -1,0 +1,208 @@
+"""The LVIS protocol for boxes and masks (Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation",
+section 2.3), as the package lvis 0.5.3 computes it for annotations of v0.5 and v1.
+
+It is COCO's matching with three rules for classes that are not annotated in every image: a detection of a class that is
+neither present nor verified as absent in its image is left out; one that finds nothing does not count where the class is
+not annotated exhaustively; an image keeps 300 detections over all classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..datasets.base import DetectionDataset
+from ..datasets.errors import DatasetError
+from ..datasets.index import Ragged, columns_of
+from ..models.structures import Detections
+from .base import Counts, Report, Value
+from .coco import MINIMUM_IOU, Kind, check_kinds, mask_pairs
+from .collecting import RLE, Collector
+from .figures import curves_by_class, explain, mean, no_truth, per_class_figures
+from .ground_truth import ground_truth_of
+from .matching import (
+    COCO_AREAS,
+    COCO_THRESHOLDS,
+    Found,
+    Matches,
+    Pairs,
+    Scored,
+    Sought,
+    box_pairs,
+    keep_found,
+    outside,
+    rank_in_groups,
+    score,
+)
+
+PROTOCOL = "LVIS (IoU 0.50:0.95, 101 recalls, 300 detections an image, federated classes), equal to lvis 0.5.3"
+MOST = 300
+FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
+
+
+def _image_class_table(rows: Ragged, num_classes: int) -> np.ndarray:
+    """Sorted keys ``image * K + class`` of a column of classes by image."""
+    images = np.repeat(np.arange(len(rows)), np.diff(rows.offsets))
+    return np.unique(images * num_classes + np.asarray(rows.values, np.int64))
+
+
+class LvisEvaluator:
+    """AP of boxes and masks by size and by class frequency.
+
+    dataset: with the columns ``neg_labels``, ``not_exhaustive_labels`` and ``frequencies`` of LVIS annotations.
+    kinds: ``bbox``, ``segm`` or both; ``segm`` wants detections with masks. The area of a detection is that of its box
+    for ``bbox`` and of its mask for ``segm``.
+
+    Raises DatasetError where a column is missing.
+    """
+
+    def __init__(self, dataset: DetectionDataset, kinds: Sequence[Kind] = ("bbox", "segm")) -> None:
+        self.truth = ground_truth_of(dataset)
+        self.kinds = check_kinds(kinds, self.truth)
+        columns = columns_of(dataset)
+        negative, incomplete, frequencies = columns.neg_labels, columns.not_exhaustive_labels, columns.frequencies
+        if negative is None or incomplete is None or frequencies is None:
+            raise DatasetError(
+                "not an LVIS dataset", expected="neg_category_ids, not_exhaustive_category_ids and frequency"
+            )
+        classes = len(self.truth.classes)
+        self.frequencies = np.asarray(frequencies)
+        self._annotated = self.truth.areas > 0
+        present = self.truth.images[self._annotated] * classes + self.truth.labels[self._annotated]
+        self._judged = np.union1d(_image_class_table(negative, classes), present)
+        self._incomplete = _image_class_table(incomplete, classes)
+        # Crowds are ordinary objects here: each is found once.
+        self._no_crowd = np.zeros(len(self.truth.labels), bool)
+
+        def overlaps(row: int, masks: list[RLE], areas: np.ndarray) -> Pairs:
+            return mask_pairs(self.truth, self._no_crowd, row, masks)
+
+        self._collected = Collector(self.truth, overlaps if "segm" in self.kinds else None)
+        self._scored: dict[str, Scored] = {}
+
+    def update(self, image_ids: Sequence[Any], detections: Sequence[Detections]) -> None:
+        """Add the detections of some images, in original pixels; each image once. Errors: ``Collector.add``."""
+        self._scored.clear()
+        self._collected.add(image_ids, detections)
+
+    def update_from_json(self, path: str | Path) -> None:
+        """Score an LVIS results file. Errors and rules: ``Collector.add_results_file``."""
+        self._scored.clear()
+        self._collected.add_results_file(path)
+
+    def merge(self, other: LvisEvaluator) -> None:
+        """Add what another rank collected."""
+        self.merge_state(other.state())
+
+    def state(self) -> dict[str, Any]:
+        """What was collected, as plain arrays to gather across ranks."""
+        return self._collected.state()
+
+    def merge_state(self, state: dict[str, Any]) -> None:
+        """Add the state of another rank."""
+        self._scored.clear()
+        self._collected.merge_state(state)
+
+    def scored(self, kind: Kind) -> Scored:
+        """The matching of one kind, from which all figures come."""
+        if kind not in self._scored:
+            self._scored[kind] = self._score(kind)
+        return self._scored[kind]
+
+    def matches(self, kind: Kind | None = None, iou: float = 0.5) -> Matches:
+        """Who found whom at one of the protocol's IoU thresholds. Detections that the protocol leaves out are not in
+        it."""
+        return self.scored(kind or self.kinds[0]).matches(iou)
+
+    def _score(self, kind: Kind) -> Scored:
+        truth, collected = self.truth, self._collected
+        boxes = kind == "bbox"
+        found = Found(
+            collected["image"],
+            collected["index"],
+            collected["label"],
+            collected["score" if boxes else "mask_score"],
+            collected["area" if boxes else "mask_area"],
+        )
+        if boxes:
+            pairs = box_pairs(
+                found.images, collected["box"], truth.offsets, truth.boxes, self._no_crowd, minimum=MINIMUM_IOU
+            )
+        else:
+            pairs = collected.pairs
+        # Annotations without area do not exist for the official tool: nothing may match them.
+        pairs = pairs[self._annotated[pairs.truth]]
+        by_image = np.lexsort((found.index, -found.scores, found.images))
+        key = found.images.astype(np.int64) * len(truth.classes) + found.labels
+        keep = rank_in_groups(by_image, found.images) < MOST
+        keep &= np.isin(key, self._judged) & (found.areas > 0)
+        found, pairs = keep_found(found, pairs, keep)
+        ignored = self._ignored
+        return score(
+            found,
+            Sought(truth.images, truth.labels, outside(truth.areas) | ignored, self._no_crowd),
+            pairs,
+            image_rank=truth.image_rank,
+            most=MOST,
+            ignore_unmatched=outside(found.areas) | np.isin(key[keep], self._incomplete),
+            thresholds=COCO_THRESHOLDS,
+            num_classes=len(truth.classes),
+        )
+
+    @property
+    def _ignored(self) -> np.ndarray:
+        return (self.truth.ignore & ~self.truth.crowd) | ~self._annotated
+
+    def compute(self) -> Report:
+        """The thirteen figures of each kind, by class, with curves at IoU 0.5."""
+        truth = self.truth
+        metrics: dict[str, Value] = {}
+        per_class: dict[str, dict[str, Value]] = {name: {} for name in truth.classes}
+        curves: dict[str, dict[str, Any]] = {}
+        notes = self._collected.notes()
+        for kind in self.kinds:
+            scored = self.scored(kind)
+            metrics.update(self._figures(scored, kind))
+            for name, row in per_class_figures(scored, truth.classes, kind, list(COCO_AREAS)).items():
+                per_class[name].update(row)
+            for name, curve in curves_by_class(scored, truth.classes, kind).items():
+                curves.setdefault(name, {}).update(curve)
+            notes += explain(scored, kind)
+            left_out = len(self._collected) - len(scored.found)
+            if left_out:
+                notes.append(
+                    f"{kind}: {left_out} detections are left out: classes that are not verified in their image, "
+                    f"or beyond {MOST} an image"
+                )
+        return Report(
+            protocol=PROTOCOL,
+            metrics=metrics,
+            counts=Counts(len(truth.image_ids), len(truth.labels), len(self._collected), int(self._ignored.sum())),
+            per_class=per_class,
+            curves=curves,
+            notes=tuple(notes),
+        )
+
+    def _figures(self, scored: Scored, kind: str) -> dict[str, Value]:
+        curves = scored.curves
+        present = curves.positives > 0
+        t50, t75 = scored.threshold_index(0.5), scored.threshold_index(0.75)
+        precision = np.moveaxis(curves.precision, 2, -1)  # (A, T, R, K)
+        figures = {
+            "AP": mean(precision[0], present[0], no_truth()),
+            "AP50": mean(precision[0, t50], present[0], no_truth()),
+            "AP75": mean(precision[0, t75], present[0], no_truth()),
+        }
+        sizes = list(enumerate(COCO_AREAS))[1:]
+        for area, size in sizes:
+            figures[f"AP{size}"] = mean(precision[area], present[area], no_truth(size))
+        for letter, word in FREQUENCIES.items():
+            own = present[0] & (self.frequencies == letter)
+            figures[f"AP{letter}"] = mean(precision[0], own, f"no ground truth of a {word} class")
+        figures[f"AR@{MOST}"] = mean(curves.recall[0], present[0], no_truth())
+        for area, size in sizes:
+            figures[f"AR{size}@{MOST}"] = mean(curves.recall[area], present[area], no_truth(size))
+        return {f"{kind}/{name}": value for name, value in figures.items()}
