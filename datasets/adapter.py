@@ -14,7 +14,7 @@ import numpy as np
 
 from .base import ImageInfo
 from .errors import DatasetError, DatasetWarning
-from .index import RLE, Annotations, Index, Ragged
+from .index import RLE, Annotations, Index, Ragged, columns_of
 from .masks import MixedMasks, PolygonMasks, RLEMasks
 from .reading import read_image, read_map
 from .sample import Masks, Sample
@@ -173,8 +173,8 @@ class IndexedDataset:
 
 
 def evaluator_for(dataset: Any, protocol: str) -> Evaluator:
-    """The evaluator of a protocol for a dataset with columns; masks are scored where the dataset has any."""
-    kinds = ("bbox",) if dataset.annotations.segments is None else ("bbox", "segm")
+    """The evaluator of a protocol for a dataset; masks are scored where the dataset has any."""
+    kinds = ("bbox",) if columns_of(dataset).segments is None else ("bbox", "segm")
     if protocol == "coco":
         from ..evaluators.coco import CocoEvaluator
 

@@ -151,7 +151,8 @@ def read_maps(root: Path, split: str, maps: dict[str, Path]) -> Index:
             label = labels.get(number if group else number // 1000)
             if label is None:
                 continue
-            rle = encode(instances == number)
+            mask = instances == number
+            rle = encode(mask)
             x1, y1, x2, y2 = bounding_box(rle)
             builder.annotation(
                 len(builder) + 1,
@@ -159,7 +160,7 @@ def read_maps(root: Path, split: str, maps: dict[str, Path]) -> Index:
                 box=(x1, y1, x2, y2),
                 stated=(x1, y1, x2 - x1, y2 - y1),
                 label=label,
-                area=float(np.count_nonzero(instances == number)),
+                area=float(np.count_nonzero(mask)),
                 ignore=group,
                 crowd=group,
                 counts=rle["counts"],

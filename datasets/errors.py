@@ -39,7 +39,11 @@ class DatasetWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, as data: kind is a short fixed phrase (``box without area``, ``unknown category``)."""
+    """One thing that is wrong, as data: kind is a short fixed phrase (``box without area``, ``unknown category``).
+
+    level: ``error`` for what training or scoring cannot use, ``warning`` for what is used but looks wrong, ``note`` for
+    what is only worth knowing.
+    """
 
     kind: str
     file: str | None = None
@@ -47,6 +51,7 @@ class Fault:
     field: str | None = None
     found: str | None = None
     expected: str | None = None
+    level: str = "error"
 
     def error(self) -> DatasetError:
         """The fault as an error."""

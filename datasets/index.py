@@ -299,11 +299,13 @@ def concatenate(parts: Sequence[Annotations]) -> Annotations:
 
 
 def columns_of(dataset: DetectionDataset) -> Annotations:
-    """The ground truth columns of any dataset: its own ``annotations`` where it has them, else built by reading every
-    sample once. Areas are then those of the masks, or of the boxes where there are none."""
+    """The ground truth columns of any dataset: its own ``annotations`` where it has them, else read from its samples."""
     own = getattr(dataset, "annotations", None)
-    if isinstance(own, Annotations):
-        return own
+    return own if isinstance(own, Annotations) else read_columns(dataset)
+
+
+def read_columns(dataset: DetectionDataset) -> Annotations:
+    """Columns built by reading every sample once. Areas are those of the masks, or of the boxes where there are none."""
     builder = Builder()
     for index in range(len(dataset)):
         sample = dataset[index]
