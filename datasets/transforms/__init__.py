@@ -7,6 +7,7 @@ from .choice import OneOf
 from .crops import CenterCropPad, MinIoUCrop, RandomCrop
 from .geometry import Expand, Flip, PadTo, PadToMultiple, Resize, ScaleJitter, Shift
 from .instaboost import InstaBoost
+from .mosaic import Mosaic
 from .photometric import PhotometricDistortion
 from .preprocessing import Preprocessing
 
@@ -19,6 +20,7 @@ __all__ = [
     "Flip",
     "InstaBoost",
     "MinIoUCrop",
+    "Mosaic",
     "OneOf",
     "PadTo",
     "PadToMultiple",

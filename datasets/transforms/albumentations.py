@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from ..masks import BitMasks
 from ..sample import Sample
+from .canvas import larger_than
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -47,7 +49,7 @@ class Albumentations:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if sample.proposals is not None:
             raise ValueError(f"Albumentations: image {sample.image_id!r} has proposals, which cannot be moved along")
-        apply = _with_boxes(self.compose or _published_policy(), seed=int(rng.integers(2**32)))
+        apply = _with_boxes(_published_policy() if self.compose is None else self.compose, rng)
         data: dict[str, Any] = {"image": sample.image, "bboxes": sample.boxes, "index": np.arange(len(sample.boxes))}
         if sample.masks is not None and len(sample.masks):
             data["masks"] = np.ascontiguousarray(sample.masks.decode())
@@ -61,7 +63,10 @@ class Albumentations:
             raise ValueError(
                 f"Albumentations: expected an image (H, W, 3) of uint8 from the composition, found {found}"
             )
-        kept = np.asarray(data["index"], np.int64)
+        boxes = np.asarray(data["bboxes"], np.float32).reshape(-1, 4)
+        # Rounding of relative coordinates can leave a sliver of a box that is outside.
+        seen = larger_than(boxes, (0.01, 0.01))
+        boxes, kept = boxes[seen], np.asarray(data["index"], np.int64)[seen]
         masks = None
         if sample.masks is not None:
             bits = np.asarray(data["masks"])[kept] if len(kept) else np.zeros((0, *image.shape[:2]), np.uint8)
@@ -69,7 +74,7 @@ class Albumentations:
         return replace(
             sample,
             image=np.ascontiguousarray(image),
-            boxes=np.asarray(data["bboxes"], np.float32).reshape(-1, 4),
+            boxes=boxes,
             labels=sample.labels[kept],
             ignore=sample.ignore[kept],
             masks=masks,
@@ -85,13 +90,16 @@ def _imported() -> Any:
     return albumentations
 
 
-def _with_boxes(compose: Compose, seed: int) -> Compose:
-    """The same transforms, drawing from ``seed``, with boxes in pixels joined by their index."""
+def _with_boxes(compose: Compose, rng: np.random.Generator) -> Compose:
+    """The same transforms, drawing from ``rng``, with boxes in pixels joined by their index."""
     library = _imported()
     given = compose.processors.get("bboxes")
     params: Any = library.BboxParams(format="pascal_voc") if given is None else copy.copy(given.params)
     params.format, params.label_fields, params.clip, params.filter_invalid_bboxes = "pascal_voc", ["index"], True, True
-    return library.Compose(compose.transforms, bbox_params=params, p=compose.p, seed=seed)
+    joined = library.Compose(compose.transforms, bbox_params=params, p=compose.p)
+    # Not by ``seed``, which would give every transform the same sequence of draws.
+    joined.set_random_state(rng, random.Random(int(rng.integers(2**32))))
+    return joined
 
 
 @functools.cache

@@ -99,7 +99,8 @@ class Flip:
 
 @dataclass(frozen=True)
 class Shift:
-    """Moves the image by up to ``max_pixels`` in each direction within its black frame (YOLOF, section 5.1).
+    """Moves the image by up to ``max_pixels`` in each direction within its frame, black where it left (YOLOF,
+    https://arxiv.org/abs/2103.09460).
 
     Objects whose box is not wider and higher than ``min_size`` afterwards are dropped; a shift that would leave none
     is not done.
