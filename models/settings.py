@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -50,3 +50,29 @@ class ProposalSettings:
     max_per_image: int = 1000
     nms_threshold: float = 0.7
     min_size: float = 0.0
+
+
+@dataclass
+class SetTest:
+    """Settings of a detector that predicts a set: its best ``max_per_image`` whose score is above the threshold."""
+
+    score_threshold: float = 0.0
+    max_per_image: int = 100
+
+
+@dataclass
+class CornerTest:
+    """Settings of a detector that pairs corners.
+
+    corner_topk: corners of each kind that are paired. local_maximum_kernel: a corner has the best score among so many
+    places in each direction. distance_threshold: the most by which the embeddings, or the centres, of a pair differ.
+    score_threshold: pairs above it are kept; nms_threshold and soft_nms: how overlapping boxes are suppressed.
+    """
+
+    corner_topk: int = 100
+    local_maximum_kernel: int = 3
+    distance_threshold: float = 0.5
+    score_threshold: float = 0.0
+    nms_threshold: float = 0.5
+    max_per_image: int = 100
+    soft_nms: SoftNMS | None = field(default_factory=lambda: SoftNMS(method="gaussian"))

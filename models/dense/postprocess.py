@@ -30,6 +30,16 @@ def top_candidates(scores: Tensor, threshold: float, limit: int) -> tuple[Tensor
     return values, label, prior
 
 
+def best_pairs(scores: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best pairs of query and class of each image: (B, N) scores, labels and query indices, best first.
+
+    scores: (B, P, K). N is ``limit`` or all P K. Nothing is suppressed.
+    """
+    classes = scores.shape[2]
+    values, index = scores.flatten(1).topk(min(limit, scores.shape[1] * classes), dim=1)
+    return values, index % classes, index // classes
+
+
 def suppress(
     boxes: Tensor,
     scores: Tensor,

@@ -1,0 +1,72 @@
+"""Detectors that predict all objects of an image as one set.
+
+Shape letters: B images, D predictions made one after another, Q queries, C class logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..settings import SetTest
+from ..structures import Detections, ImageBatch, Targets
+from ..transformer.positions import padding_mask
+from .base import Detector, full_precision
+
+
+class SetOutputs(NamedTuple):
+    """Raw outputs: logits (D, B, Q, C) and boxes (D, B, Q, 4) as centre and size, 0..1 of the image."""
+
+    logits: Tensor
+    boxes: Tensor
+
+
+class SetHead(nn.Module):
+    """The contract of a head that reads maps and where they are padding, and predicts a set."""
+
+    num_classes: int
+
+    def forward(self, features: Sequence[Tensor], padding: Tensor) -> tuple[SetOutputs, ...]:
+        """Maps and (B, H, W) bool padding of the pixels to one or more predicted sets, the detector's own first."""
+        raise NotImplementedError
+
+    def loss(
+        self, outputs: tuple[SetOutputs, ...], images: ImageBatch, targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        """Loss terms of a batch."""
+        raise NotImplementedError
+
+    def predict(self, outputs: tuple[SetOutputs, ...], images: ImageBatch, test: SetTest) -> list[Detections]:
+        """Detections of each image by the settings ``test``."""
+        raise NotImplementedError
+
+
+class SetDetector(Detector):
+    """Backbone, neck where there is one, and a head that predicts a set."""
+
+    def __init__(self, *, backbone: nn.Module, neck: nn.Module | None, bbox_head: SetHead, test: SetTest) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.bbox_head, self.test = backbone, neck, bbox_head, test
+        self.num_classes = bbox_head.num_classes
+
+    def outputs(self, images: ImageBatch) -> tuple[SetOutputs, ...]:
+        """The head's raw outputs, in float32."""
+        features = self.backbone(images.pixels)
+        if self.neck is not None:
+            features = self.neck(features)
+        padding = padding_mask(images.sizes, images.padded_size, images.pixels.device)
+        return tuple(SetOutputs(*full_precision(tuple(one))) for one in self.bbox_head(features, padding))
+
+    def forward(self, images: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        return self.bbox_head.loss(self.outputs(images), images, targets)
+
+    def predict(self, images: ImageBatch) -> list[Detections]:
+        return self.bbox_head.predict(self.outputs(images), images, self.test)
+
+
+def size_factors(images: ImageBatch) -> Tensor:
+    """(B, 4) width, height, width, height of each image: what shares of it are multiplied by."""
+    return torch.tensor([(w, h, w, h) for h, w in images.sizes], dtype=torch.float32, device=images.pixels.device)

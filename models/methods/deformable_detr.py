@@ -1,0 +1,298 @@
+"""Deformable DETR: Zhu et al., "Deformable DETR: Deformable Transformers for End-to-End Object Detection".
+
+DETR (``detr.py``) in which attention to the image looks at a few places around a reference point, so that maps of
+several resolutions can be read and training takes a tenth of the time. Classes are scored by sigmoid under the focal
+loss. Two options: every decoder layer refines the boxes of the one before (section 4.2, "Iterative Bounding Box
+Refinement"), and the encoder proposes the queries ("Two-Stage Deformable DETR").
+
+Shape letters: B images, L levels, H x W places of a level, S places of all levels, D decoder layers, Q queries,
+C channels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..assigners.hungarian import HungarianMatcher, focal_cost
+from ..backbones.resnet import ResNet
+from ..boxes import clip_boxes, cxcywh_to_xyxy, to_output_frame, xyxy_to_cxcywh
+from ..dense.postprocess import best_pairs
+from ..detectors.set_prediction import SetDetector, SetHead, SetOutputs, size_factors
+from ..layers import GN
+from ..layers.init import bias_for_prior
+from ..losses.set_prediction import SetLoss, focal_set_loss, layer_losses
+from ..necks.channel_mapper import ChannelMapper
+from ..priors import grid_points
+from ..settings import SetTest
+from ..structures import Detections, ImageBatch, Targets
+from ..transformer.attention import DeformableAttention, Levels, Memory
+from ..transformer.layers import DecoderLayer, Encoder, EncoderLayer, init_transformer
+from ..transformer.positions import resized_mask, sine_embedding, sine_positions
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """The logit of values in 0..1, which are kept ``eps`` away from both ends."""
+    return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()
+
+
+def shifted(codes: Tensor, reference: Tensor) -> Tensor:
+    """(..., 4) codes relative to (..., 2) points or (..., 4) boxes, both in 0..1, to boxes in 0..1 (appendix A.3)."""
+    anchor = inverse_sigmoid(reference)
+    if anchor.shape[-1] == 2:
+        return torch.cat((codes[..., :2] + anchor, codes[..., 2:]), dim=-1).sigmoid()
+    return (codes + anchor).sigmoid()
+
+
+def lay_out(masks: Sequence[Tensor]) -> tuple[Levels, Tensor]:
+    """From the (B, H, W) padding of each level how they lie in a memory, and where each place lies in the image.
+
+    Returns the levels and (B, S, 2) x and y, 0..1 of the image inside the padding.
+    """
+    device = masks[0].device
+    shapes = [(int(mask.shape[1]), int(mask.shape[2])) for mask in masks]
+    starts = [sum(h * w for h, w in shapes[:level]) for level in range(len(shapes))]
+    valid, places = [], []
+    for mask, (height, width) in zip(masks, shapes):
+        inside = torch.stack(((~mask[:, 0]).sum(dim=1), (~mask[:, :, 0]).sum(dim=1)), dim=1)
+        valid.append(inside / inside.new_tensor((width, height)))
+        places.append(grid_points((height, width), 1, device, offset=0.5) / inside[:, None])
+    levels = Levels(torch.tensor(shapes, device=device), torch.tensor(starts, device=device), torch.stack(valid, dim=1))
+    return levels, torch.cat(places, dim=1)
+
+
+class DeformableTransformer(nn.Module):
+    """Encoder of several maps, layers of the decoder, and what queries start from.
+
+    two_stage: queries come from proposals of the encoder, else from learnt embeddings.
+    """
+
+    def __init__(
+        self, *, channels: int, heads: int, layers: int, levels: int, hidden: int, dropout: float, two_stage: bool
+    ) -> None:
+        super().__init__()
+        attend = partial(DeformableAttention, channels, heads, levels, dropout=dropout)
+        encode = partial(EncoderLayer, channels=channels, hidden=hidden, dropout=dropout)
+        decode = partial(DecoderLayer, channels=channels, heads=heads, hidden=hidden, dropout=dropout)
+        self.encoder = Encoder([encode(attend()) for _ in range(layers)])
+        self.decoder = nn.ModuleDict({"layers": nn.ModuleList(decode(attend()) for _ in range(layers))})
+        self.level_embeds = nn.Parameter(torch.empty(levels, channels))
+        if two_stage:
+            self.enc_output = nn.Linear(channels, channels)
+            self.enc_output_norm = nn.LayerNorm(channels)
+            self.pos_trans = nn.Linear(channels * 2, channels * 2)
+            self.pos_trans_norm = nn.LayerNorm(channels * 2)
+        else:
+            self.reference_points = nn.Linear(channels, 2)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """As in DETR, but sampling starts around the reference."""
+        init_transformer(self)
+        for module in self.modules():
+            if isinstance(module, DeformableAttention):
+                module.init_weights()
+        nn.init.normal_(self.level_embeds)
+
+    @property
+    def decoder_layers(self) -> nn.ModuleList:
+        """The layers of the decoder."""
+        layers = self.decoder["layers"]
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    def encode(self, features: Sequence[Tensor], masks: Sequence[Tensor]) -> tuple[Memory, Tensor]:
+        """(B, C, H, W) maps and their (B, H, W) padding to the encoded memory, and (B, S, 2) where its places lie."""
+        levels, places = lay_out(masks)
+        positions = [
+            sine_positions(mask, features[0].shape[1] // 2, offset=-0.5) + embedding[:, None, None]
+            for mask, embedding in zip(masks, self.level_embeds)
+        ]
+        memory = Memory(
+            torch.cat([x.flatten(2) for x in features], dim=2).transpose(1, 2),
+            torch.cat([x.flatten(2) for x in positions], dim=2).transpose(1, 2),
+            torch.cat([mask.flatten(1) for mask in masks], dim=1),
+            levels,
+        )
+        return self.encoder(memory, places), places
+
+    def proposals(self, memory: Memory, places: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder says of an object at each place: (B, S, C) features, and the (B, S, 4) logits of a box
+        there whose size grows with the level; infinite where the place is padding or too close to an edge."""
+        assert memory.levels is not None
+        sizes = torch.cat(
+            [
+                places.new_full((height * width,), 0.05 * 2**level)
+                for level, (height, width) in enumerate(memory.levels.shapes.tolist())
+            ]
+        )
+        anchors = torch.cat((places, sizes[None, :, None].expand(len(places), -1, 2)), dim=-1)
+        usable = ((anchors > 0.01) & (anchors < 0.99)).all(dim=-1, keepdim=True)
+        if memory.padding is not None:
+            usable = usable & ~memory.padding[..., None]
+        anchors = torch.where(usable, (anchors / (1 - anchors)).log(), torch.inf)
+        return self.enc_output_norm(self.enc_output(memory.values.masked_fill(~usable, 0))), anchors
+
+    def queries_at(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, Q, 4) boxes in 0..1 to the positions and contents of their queries, both (B, Q, C)."""
+        embedding = sine_embedding(boxes * (2 * torch.pi), self.level_embeds.shape[1] // 2).flatten(2)
+        position, content = self.pos_trans_norm(self.pos_trans(embedding)).chunk(2, dim=-1)
+        return position, content
+
+
+class DeformableDETRHead(SetHead):
+    """Transformer on several maps and, for each decoder layer, what its answers say: class logits and boxes.
+
+    refine: each layer starts from the boxes of the one before, and has its own branches (else all share one).
+    two_stage: the best of the encoder's proposals become the queries; their scores are a second output.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int = 256,
+        queries: int = 300,
+        heads: int = 8,
+        layers: int = 6,
+        levels: int = 4,
+        hidden: int = 1024,
+        dropout: float = 0.1,
+        refine: bool = False,
+        two_stage: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.queries, self.refine, self.two_stage = num_classes, queries, refine, two_stage
+        self.transformer = DeformableTransformer(
+            channels=channels,
+            heads=heads,
+            layers=layers,
+            levels=levels,
+            hidden=hidden,
+            dropout=dropout,
+            two_stage=two_stage,
+        )
+        predictions = layers + two_stage
+        branches = [class_branch(channels, num_classes) for _ in range(predictions if refine else 1)]
+        self.cls_branches = nn.ModuleList(branches[i % len(branches)] for i in range(predictions))
+        branches = [box_branch(channels, two_stage) for _ in range(predictions if refine else 1)]
+        self.reg_branches = nn.ModuleList(branches[i % len(branches)] for i in range(predictions))
+        if not refine:
+            self.register_load_state_dict_pre_hook(fill_shared_branches)
+        if not two_stage:
+            self.query_embedding = nn.Embedding(queries, channels * 2)
+        self.matcher = HungarianMatcher(focal_cost, xyxy_to_cxcywh)
+        self.set_loss = SetLoss(focal_set_loss, xyxy_to_cxcywh, num_classes)
+
+    def forward(self, features: Sequence[Tensor], padding: Tensor) -> tuple[SetOutputs, ...]:
+        masks = [resized_mask(padding, x) for x in features]
+        memory, places = self.transformer.encode(features, masks)
+        if self.two_stage:
+            proposed = self.propose(memory, places)
+            best = proposed.logits[0, ..., 0].topk(min(self.queries, places.shape[1]), dim=1).indices
+            reference = proposed.boxes[0].detach().gather(1, best[..., None].expand(-1, -1, 4))
+            query_pos, query = self.transformer.queries_at(reference)
+            return self.decode(query, query_pos, memory, reference), proposed
+        position, content = self.query_embedding.weight.expand(len(padding), -1, -1).chunk(2, dim=-1)
+        reference = self.transformer.reference_points(position).float().sigmoid()
+        return (self.decode(content, position, memory, reference),)
+
+    def propose(self, memory: Memory, places: Tensor) -> SetOutputs:
+        """The encoder's proposals, one at every place: logits (1, B, S, K) and boxes (1, B, S, 4)."""
+        features, anchors = self.transformer.proposals(memory, places)
+        boxes = (self.reg_branches[-1](features).float() + anchors).sigmoid()
+        return SetOutputs(self.cls_branches[-1](features)[None], boxes[None])
+
+    def decode(self, query: Tensor, query_pos: Tensor, memory: Memory, reference: Tensor) -> SetOutputs:
+        """(B, Q, C) queries, their positions and references to what every decoder layer predicts."""
+        logits, boxes = [], []
+        layers = self.transformer.decoder_layers
+        for layer, classify, regress in zip(layers, self.cls_branches, self.reg_branches):
+            query = layer(query, query_pos, memory, reference)
+            logits.append(classify(query))
+            boxes.append(shifted(regress(query).float(), reference))
+            if self.refine:
+                reference = boxes[-1].detach()
+        return SetOutputs(torch.stack(logits), torch.stack(boxes))
+
+    def loss(
+        self, outputs: tuple[SetOutputs, ...], images: ImageBatch, targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        sizes = size_factors(images)
+        boxes = cxcywh_to_xyxy(outputs[0].boxes) * sizes[:, None]
+        losses = layer_losses(self.set_loss, self.matcher, outputs[0].logits, boxes, sizes, targets)
+        if self.two_stage:
+            # A proposal only says that there is an object: all are of the first class.
+            objects = [replace(target, labels=torch.zeros_like(target.labels)) for target in targets]
+            boxes = cxcywh_to_xyxy(outputs[1].boxes) * sizes[:, None]
+            terms = layer_losses(self.set_loss, self.matcher, outputs[1].logits, boxes, sizes, objects)
+            losses.update({f"enc_{name}": value for name, value in terms.items()})
+        return losses
+
+    def predict(self, outputs: tuple[SetOutputs, ...], images: ImageBatch, test: SetTest) -> list[Detections]:
+        scores, labels, query = best_pairs(outputs[0].logits[-1].sigmoid(), test.max_per_image)
+        boxes = cxcywh_to_xyxy(outputs[0].boxes[-1]) * size_factors(images)[:, None]
+        detections = []
+        for index, size in enumerate(images.sizes):
+            own = to_output_frame(clip_boxes(boxes[index, query[index]], size), images, index)
+            found = Detections(own, scores[index], labels[index])
+            detections.append(found[found.scores > test.score_threshold])
+        return detections
+
+
+def fill_shared_branches(head: DeformableDETRHead, state: dict[str, Tensor], prefix: str, *_) -> None:
+    """Before loading: branches that all layers share are wanted under every layer's name, but one name is enough.
+
+    The first layer's values count; ``state`` is the loader's own copy.
+    """
+    for name in ("cls_branches", "reg_branches"):
+        first = f"{prefix}{name}.0."
+        values = {key.removeprefix(first): value for key, value in state.items() if key.startswith(first)}
+        for layer in range(1, len(getattr(head, name))):
+            state.update({f"{prefix}{name}.{layer}.{key}": value for key, value in values.items()})
+
+
+def class_branch(channels: int, num_classes: int) -> nn.Linear:
+    """(..., C) to (..., K) logits, at first the same small probability for all."""
+    layer = nn.Linear(channels, num_classes)
+    nn.init.constant_(layer.bias, bias_for_prior(0.01))
+    return layer
+
+
+def box_branch(channels: int, from_boxes: bool) -> nn.Sequential:
+    """(..., C) to (..., 4) codes; at first the reference itself, at small size where it has none."""
+    last = nn.Linear(channels, 4)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    if not from_boxes:
+        nn.init.constant_(last.bias[2:], -2.0)
+    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU(), last)
+
+
+def deformable_detr(
+    num_classes: int,
+    *,
+    backbone: Callable[[], ResNet],
+    queries: int = 300,
+    layers: int = 6,
+    dropout: float = 0.1,
+    refine: bool = False,
+    two_stage: bool = False,
+) -> SetDetector:
+    """Deformable DETR on a backbone whose maps are all read, with one more level; options as of the head."""
+    body = backbone()
+    head = DeformableDETRHead(
+        num_classes=num_classes,
+        queries=queries,
+        layers=layers,
+        levels=len(body.out_channels) + 1,
+        dropout=dropout,
+        refine=refine,
+        two_stage=two_stage,
+    )
+    neck = ChannelMapper(body.out_channels, num_outs=len(body.out_channels) + 1, norm=GN)
+    return SetDetector(backbone=body, neck=neck, bbox_head=head, test=SetTest())

@@ -1,0 +1,145 @@
+"""DETR: Carion et al., "End-to-End Object Detection with Transformers".
+
+A transformer reads the last map of the backbone. A fixed number of learnt queries ask it for objects, each answers with
+one object or none, and training assigns objects to answers one to one; nothing is suppressed afterwards.
+
+Shape letters: B images, H x W places of the map, S = H W, D decoder layers, Q queries, C channels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..assigners.hungarian import HungarianMatcher, softmax_cost
+from ..backbones.resnet import ResNet
+from ..boxes import clip_boxes, cxcywh_to_xyxy, to_output_frame, xyxy_to_cxcywh
+from ..detectors.set_prediction import SetDetector, SetHead, SetOutputs, size_factors
+from ..losses import CrossEntropy
+from ..losses.set_prediction import SetLoss, layer_losses
+from ..settings import SetTest
+from ..structures import Detections, ImageBatch, Targets
+from ..transformer.attention import Attention, Memory
+from ..transformer.layers import DecoderLayer, Encoder, EncoderLayer, FeedForward, init_transformer
+from ..transformer.positions import resized_mask, sine_positions
+
+NO_OBJECT_WEIGHT = 0.1
+"""Weight of queries without an object in the classification loss (section 4, "Technical details")."""
+
+
+class Decoder(nn.Module):
+    """Decoder layers one after another; each layer's answer is normalized."""
+
+    def __init__(self, layers: Sequence[DecoderLayer], channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.post_norm = nn.LayerNorm(channels)
+
+    def forward(self, query: Tensor, query_pos: Tensor, memory: Memory) -> Tensor:
+        """(B, Q, C) queries and their positions to (D, B, Q, C)."""
+        answers = []
+        for layer in self.layers:
+            query = layer(query, query_pos, memory)
+            answers.append(self.post_norm(query))
+        return torch.stack(answers)
+
+
+class Transformer(nn.Module):
+    """Encoder of a map and decoder of queries."""
+
+    def __init__(self, *, channels: int, heads: int, layers: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        attend = partial(Attention, channels, heads, dropout)
+        encode = partial(EncoderLayer, channels=channels, hidden=hidden, dropout=dropout)
+        decode = partial(DecoderLayer, channels=channels, heads=heads, hidden=hidden, dropout=dropout)
+        self.encoder = Encoder([encode(attend()) for _ in range(layers)])
+        self.decoder = Decoder([decode(attend()) for _ in range(layers)], channels)
+        init_transformer(self)
+
+    def forward(self, features: Tensor, padding: Tensor, queries: Tensor) -> Tensor:
+        """(B, C, H, W) map, (B, H, W) bool padding and (Q, C) positions of the queries to (D, B, Q, C) answers."""
+        positions = sine_positions(padding, features.shape[1] // 2)
+        memory = self.encoder(
+            Memory(features.flatten(2).transpose(1, 2), positions.flatten(2).transpose(1, 2), padding.flatten(1))
+        )
+        query_pos = queries.expand(len(features), -1, -1)
+        return self.decoder(torch.zeros_like(query_pos), query_pos, memory)
+
+
+def no_object_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of (N, K + 1) logits and (N,) labels in 0..K, in which no object, K, weighs little."""
+    weight = torch.where(labels == logits.shape[1] - 1, NO_OBJECT_WEIGHT, 1.0)
+    return CrossEntropy()(logits, labels, weight, weight.sum().clamp(min=1))
+
+
+class DETRHead(SetHead):
+    """Projection of the last map, transformer, and what its answers say: class logits (the last for no object) and
+    boxes."""
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: int = 2048,
+        channels: int = 256,
+        queries: int = 100,
+        heads: int = 8,
+        layers: int = 6,
+        hidden: int = 2048,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.input_proj = nn.Conv2d(in_channels, channels, 1)
+        self.transformer = Transformer(channels=channels, heads=heads, layers=layers, hidden=hidden, dropout=dropout)
+        self.query_embedding = nn.Embedding(queries, channels)
+        self.fc_cls = nn.Linear(channels, num_classes + 1)
+        self.reg_ffn = FeedForward(channels, channels)
+        self.fc_reg = nn.Linear(channels, 4)
+        self.matcher = HungarianMatcher(softmax_cost, xyxy_to_cxcywh, class_weight=1.0)
+        self.set_loss = SetLoss(no_object_cross_entropy, xyxy_to_cxcywh, num_classes)
+
+    def forward(self, features: Sequence[Tensor], padding: Tensor) -> tuple[SetOutputs]:
+        x = self.input_proj(features[-1])
+        answers = self.transformer(x, resized_mask(padding, x), self.query_embedding.weight)
+        boxes = self.fc_reg(F.relu(self.reg_ffn(answers))).sigmoid()
+        return (SetOutputs(self.fc_cls(answers), boxes),)
+
+    def loss(
+        self, outputs: tuple[SetOutputs, ...], images: ImageBatch, targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        sizes = size_factors(images)
+        boxes = cxcywh_to_xyxy(outputs[0].boxes) * sizes[:, None]
+        return layer_losses(self.set_loss, self.matcher, outputs[0].logits, boxes, sizes, targets)
+
+    def predict(self, outputs: tuple[SetOutputs, ...], images: ImageBatch, test: SetTest) -> list[Detections]:
+        scores, labels = outputs[0].logits[-1].softmax(dim=-1)[..., :-1].max(dim=-1)
+        scores, query = scores.sort(dim=1, descending=True, stable=True)
+        boxes = cxcywh_to_xyxy(outputs[0].boxes[-1]) * size_factors(images)[:, None]
+        detections = []
+        for index, size in enumerate(images.sizes):
+            best = query[index, : test.max_per_image]
+            own = to_output_frame(clip_boxes(boxes[index, best], size), images, index)
+            found = Detections(own, scores[index, : test.max_per_image], labels[index, best])
+            detections.append(found[found.scores > test.score_threshold])
+        return detections
+
+
+def detr(
+    num_classes: int,
+    *,
+    backbone: Callable[[], ResNet],
+    queries: int = 100,
+    layers: int = 6,
+    dropout: float = 0.1,
+) -> SetDetector:
+    """DETR on a backbone whose last map is read; as many decoder as encoder ``layers``."""
+    body = backbone()
+    head = DETRHead(
+        num_classes=num_classes, in_channels=body.out_channels[-1], queries=queries, layers=layers, dropout=dropout
+    )
+    return SetDetector(backbone=body, neck=None, bbox_head=head, test=SetTest())
