@@ -139,7 +139,7 @@ def _column_faults(dataset: Any, columns: Annotations, faults: list[Fault]) -> I
     owners = columns.image_of()
     for index in range(len(columns.image_ids)):
         rows = columns.rows(index)
-        name = columns.image_files[index]
+        name = str(dataset.path(index)) if hasattr(dataset, "path") else columns.image_files[index]
         size = (int(columns.image_sizes[index, 0]), int(columns.image_sizes[index, 1]))
         boxes, labels, ignore = columns.boxes[rows], columns.labels[rows], columns.ignore[rows]
         # The stated ends say whether a box has an area: of VOC's, equal ends still cover a pixel.

@@ -30,7 +30,7 @@ from .errors import DatasetError, Fault
 
 NO_SEGMENT, POLYGONS, RLE = 0, 1, 2
 # Part of every cache key: raise it whenever a parser or the columns change, so that older files are not read.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -299,13 +299,13 @@ def concatenate(parts: Sequence[Annotations]) -> Annotations:
 
 
 def columns_of(dataset: DetectionDataset) -> Annotations:
-    """The ground truth columns of any dataset: its own ``annotations`` where it has them, else read from its samples."""
+    """The ground truth columns of any dataset: its ``annotations`` where it has them, else read from its samples."""
     own = getattr(dataset, "annotations", None)
     return own if isinstance(own, Annotations) else read_columns(dataset)
 
 
 def read_columns(dataset: DetectionDataset) -> Annotations:
-    """Columns built by reading every sample once. Areas are those of the masks, or of the boxes where there are none."""
+    """Columns built by reading every sample once; areas are those of the masks, or of the boxes where there are none."""
     builder = Builder()
     for index in range(len(dataset)):
         sample = dataset[index]

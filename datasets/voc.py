@@ -136,7 +136,7 @@ def read_xml(root: Path, files: Sequence[Path], *, repair: bool = False) -> Inde
     Objects that cannot be used are left out and listed as faults. repair: exchanged ends of a box are put in order.
     """
     builder, faults = Builder(), []
-    parsed: list[tuple[int, str, tuple[float, float, float, float], bool]] = []
+    parsed: list[tuple[str, int, str, tuple[float, float, float, float], bool]] = []
     stems = Counter(file.stem for file in files)
     for file in files:
         # Years number their images alike; an id that is not unique gets its year.
@@ -148,13 +148,13 @@ def read_xml(root: Path, files: Sequence[Path], *, repair: bool = False) -> Inde
         for number, element in enumerate(tree.iter("object"), 1):
             entry = read_object(file, number, element, repair, faults)
             if entry is not None:
-                parsed.append((place, *entry))
-    found = {name for _, name, _, _ in parsed}
+                parsed.append((f"{image_id} object {number}", place, *entry))
+    found = {name for _, _, name, _, _ in parsed}
     classes = CLASSES if found <= set(CLASSES) else tuple(sorted(found))
     labels = {name: label for label, name in enumerate(classes)}
-    for place, name, (x1, y1, x2, y2), difficult in parsed:
+    for annotation_id, place, name, (x1, y1, x2, y2), difficult in parsed:
         builder.annotation(
-            len(builder) + 1,
+            annotation_id,
             place,
             box=(x1 - 1, y1 - 1, x2, y2),
             stated=(x1, y1, x2, y2),
