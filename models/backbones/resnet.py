@@ -87,7 +87,8 @@ class Bottleneck(nn.Module):
     """1 x 1, 3 x 3 and 1 x 1 convolutions and a shortcut.
 
     The stride lies in the 3 x 3 convolution (``pytorch`` style) or the first 1 x 1 (``caffe`` style). With
-    ``groups`` and ``base_width`` the 3 x 3 is that of ResNeXt.
+    ``groups`` and ``base_width`` (channels of a group where ``channels`` is ``base_channels``) the 3 x 3 is that of
+    ResNeXt.
     """
 
     expansion = 4
@@ -103,12 +104,13 @@ class Bottleneck(nn.Module):
         options: BlockOptions,
         groups: int = 1,
         base_width: int = CHANNELS,
+        base_channels: int = CHANNELS,
     ) -> None:
         super().__init__()
         norm, key = options.norm, options.norm.kind
         self.norm_names = (f"{key}1", f"{key}2", f"{key}3")
         out_channels = channels * self.expansion
-        width = channels if groups == 1 else int(channels * base_width / CHANNELS) * groups
+        width = channels if groups == 1 else int(channels * base_width / base_channels) * groups
         stride1, stride2 = (1, stride) if options.style == "pytorch" else (stride, 1)
         self.conv1 = options.conv(in_channels, width, 1, stride=stride1, bias=False)
         self.add_module(self.norm_names[0], norm(width))
@@ -222,7 +224,67 @@ DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] =
 }
 
 
-class ResNet(nn.Module):
+def init_backbone(root: nn.Module) -> None:
+    """Kaiming convolutions; the offsets of deformable ones and the plugins keep their own initial values."""
+    own: set[int] = set()
+    for module in root.modules():
+        if isinstance(module, DeformConv2d):
+            own.add(id(module.conv_offset))
+        if isinstance(module, Bottleneck):
+            names = [name for place in module.plugin_names.values() for name in place]
+            own.update(id(part) for name in names for part in module.get_submodule(name).modules())
+    for layer in root.modules():
+        if isinstance(layer, nn.Conv2d) and id(layer) not in own:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+
+class StagedBackbone(nn.Module):
+    """A stem followed by stages named ``layer1``, ``layer2`` ..., of which the first may be kept as they are.
+
+    frozen_stages: the stem and so many stages are not trained (0: the stem only, -1: all is trained).
+    norm_eval: batch normalization uses its running statistics while training.
+    """
+
+    out_channels: tuple[int, ...]
+
+    def __init__(self, *, frozen_stages: int, norm_eval: bool, out_stages: Sequence[int]) -> None:
+        super().__init__()
+        self.frozen_stages, self.norm_eval, self.out_stages = frozen_stages, norm_eval, tuple(out_stages)
+        self.stage_names: list[str] = []
+
+    def add_stage(self, stage: nn.Module) -> None:
+        """Append a stage."""
+        self.stage_names.append(f"layer{len(self.stage_names) + 1}")
+        self.add_module(self.stage_names[-1], stage)
+
+    def stem_parts(self) -> list[nn.Module]:
+        """The modules before the first stage."""
+        raise NotImplementedError
+
+    def freeze_parts(self) -> None:
+        """Take the frozen stages out of training."""
+        if self.frozen_stages >= 0:
+            freeze(self.stem_parts())
+        freeze(self.get_submodule(name) for name in self.stage_names[: max(self.frozen_stages, 0)])
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        self.freeze_parts()
+        if mode and self.norm_eval:
+            freeze_batch_norm(self)
+        return self
+
+    def run_stages(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The stem's output to one map for each of ``out_stages``."""
+        outputs = []
+        for index, name in enumerate(self.stage_names):
+            x = self.get_submodule(name)(x)
+            if index in self.out_stages:
+                outputs.append(x)
+        return tuple(outputs)
+
+
+class ResNet(StagedBackbone):
     """A stem and up to four residual stages: (B, 3, H, W) to one map for each of ``out_stages``.
 
     depth: 18, 34, 50, 101 or 152. style: where a bottleneck strides, see ``Bottleneck``. frozen_stages: the stem
@@ -252,12 +314,11 @@ class ResNet(nn.Module):
         stage_blocks: Sequence[int] | None = None,
         base_channels: int = CHANNELS,
     ) -> None:
-        super().__init__()
+        super().__init__(frozen_stages=frozen_stages, norm_eval=norm_eval, out_stages=out_stages)
         if depth not in DEPTHS:
             raise ValueError(f"ResNet depth: expected one of {sorted(DEPTHS)}, found {depth}")
         depth_block, depth_blocks = DEPTHS[depth]
         expansion = depth_block.expansion
-        self.frozen_stages, self.norm_eval, self.out_stages = frozen_stages, norm_eval, tuple(out_stages)
         if deep_stem_channels is None:
             channels = base_channels
             self.conv1 = conv(3, channels, 7, stride=2, padding=3, bias=False)
@@ -269,7 +330,6 @@ class ResNet(nn.Module):
             channels = deep_stem_channels
             self.stem = deep_stem(channels, norm, conv)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.stage_names: list[str] = []
         out_channels: list[int] = []
         for index, (stride, dilation) in enumerate(zip(strides, dilations, strict=True)):
             deformed = deform is not None and deform.stages[index]
@@ -292,49 +352,22 @@ class ResNet(nn.Module):
                 average_shortcut=average_shortcut,
             )
             channels = base_channels * 2**index * expansion
-            self.stage_names.append(f"layer{index + 1}")
-            self.add_module(self.stage_names[-1], stage)
+            self.add_stage(stage)
             out_channels.append(channels)
         self.out_channels = tuple(out_channels[index] for index in self.out_stages)
-        self.init_weights()
+        init_backbone(self)
         self.freeze_parts()
-
-    def init_weights(self) -> None:
-        """Kaiming convolutions; deformable offsets stay at zero."""
-        offsets = {id(m.conv_offset) for m in self.modules() if isinstance(m, DeformConv2d)}
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d) and id(layer) not in offsets:
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def stem_parts(self) -> list[nn.Module]:
         """The modules before the first stage."""
         return [self.conv1, self.get_submodule(self.norm_name)] if self.stem is None else [self.stem]
-
-    def freeze_parts(self) -> None:
-        """Take the frozen stages out of training."""
-        if self.frozen_stages >= 0:
-            freeze(self.stem_parts())
-        freeze(self.get_submodule(name) for name in self.stage_names[: max(self.frozen_stages, 0)])
-
-    def train(self, mode: bool = True) -> ResNet:
-        super().train(mode)
-        self.freeze_parts()
-        if mode and self.norm_eval:
-            freeze_batch_norm(self)
-        return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         if self.stem is None:
             x = self.relu(self.get_submodule(self.norm_name)(self.conv1(x)))
         else:
             x = self.stem(x)
-        x = self.maxpool(x)
-        outputs = []
-        for index, name in enumerate(self.stage_names):
-            x = self.get_submodule(name)(x)
-            if index in self.out_stages:
-                outputs.append(x)
-        return tuple(outputs)
+        return self.run_stages(self.maxpool(x))
 
 
 def resnext_block(groups: int, base_width: int) -> Callable[..., nn.Module]:

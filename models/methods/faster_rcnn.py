@@ -9,6 +9,7 @@ from functools import partial
 
 from torch import nn
 
+from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
 from ..detectors.two_stage import TwoStageDetector
 from ..necks.fpn import FPN
@@ -28,11 +29,12 @@ def faster_rcnn(
     rpn_head: Callable[[], nn.Module] = RPNHead,
     bbox_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 7),
     bbox_head: Callable[..., BoxHead] = BoxHead,
+    match_low_quality: bool = False,
 ) -> TwoStageDetector:
     """Faster R-CNN on a backbone with four stages.
 
     The parts are given as what builds them: ``neck`` from the backbone's channels to a five-level pyramid of 256
-    channels, ``bbox_head`` from ``num_classes``.
+    channels, ``bbox_head`` from ``num_classes``. match_low_quality: of the second stage's ``MaxIoUAssigner``.
     """
     body = backbone()
     return TwoStageDetector(
@@ -42,6 +44,7 @@ def faster_rcnn(
         roi_head=StandardRoIHead(
             bbox_roi_extractor=bbox_roi_extractor(),
             bbox_head=bbox_head(num_classes=num_classes),
+            assigner=MaxIoUAssigner(0.5, 0.5, min_positive=0.5, match_low_quality=match_low_quality),
         ),
     )
 

@@ -21,6 +21,7 @@ class FPN(nn.Module):
     start: the first backbone map that is used. extra: where levels beyond the backbone come from:
     ``pool`` (subsampled last map), or stride-2 convolutions on ``input`` (last backbone map), ``lateral`` or
     ``output`` (last pyramid map). relu_before_extra: a ReLU before every extra convolution but the first.
+    lateral_norm: whether ``norm`` also follows the lateral convolutions.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class FPN(nn.Module):
         extra: str = "pool",
         relu_before_extra: bool = False,
         norm: Norm | None = None,
+        lateral_norm: bool = True,
         conv: Callable[..., nn.Module] = nn.Conv2d,
     ) -> None:
         super().__init__()
@@ -40,7 +42,9 @@ class FPN(nn.Module):
             raise ValueError(f"FPN.extra: expected 'pool', 'input', 'lateral' or 'output', found {extra!r}")
         self.start, self.num_outs, self.extra, self.relu_before_extra = start, num_outs, extra, relu_before_extra
         used = list(in_channels)[start:]
-        self.lateral_convs = nn.ModuleList(ConvModule(c, out_channels, 1, norm=norm, conv=conv) for c in used)
+        self.lateral_convs = nn.ModuleList(
+            ConvModule(c, out_channels, 1, norm=norm if lateral_norm else None, conv=conv) for c in used
+        )
         self.fpn_convs = nn.ModuleList(
             ConvModule(out_channels, out_channels, 3, padding=1, norm=norm, conv=conv) for _ in used
         )

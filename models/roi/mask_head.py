@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from ..layers import ConvModule, Norm
+from ..layers.carafe import CARAFE
 from ..layers.init import init_kaiming
 from ..structures import Targets
 from .rois import SampledRegions
@@ -52,13 +53,20 @@ class FCNMaskHead(nn.Module):
         )
         self.upsample = (upsample or deconvolution)(channels, channels)
         self.conv_logits = nn.Conv2d(channels, num_classes, 1)
-        init_kaiming(self.upsample)
         init_kaiming(self.conv_logits)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def shared(self, x: Tensor) -> Tensor:
+        """(R, C, S, S) region features to those from which the masks are made."""
         for conv in self.convs:
             x = conv(x)
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(R, C, S, S) features of ``shared`` to (R, K, M, M) logits."""
         return self.conv_logits(self.upsample(x).relu()).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(self.shared(x))
 
     def loss(self, logits: Tensor, regions: Sequence[SampledRegions], targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Binary cross-entropy of the positives' own class, averaged over pixels."""
@@ -72,7 +80,14 @@ class FCNMaskHead(nn.Module):
 
 def deconvolution(in_channels: int, out_channels: int) -> nn.Module:
     """A transposed convolution that doubles the resolution."""
-    return nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+    layer = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+    init_kaiming(layer)
+    return layer
+
+
+def carafe_upsample(in_channels: int, out_channels: int) -> nn.Module:
+    """Content-aware upsampling by two, which keeps the channels."""
+    return CARAFE(in_channels)
 
 
 def mask_targets(regions: Sequence[SampledRegions], targets: Sequence[Targets], size: int) -> Tensor:

@@ -11,13 +11,16 @@ from torch import nn
 
 from ...datasets.transforms import Flip, Resize
 from ...datasets.transforms.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from ..backbones.resnet import ResNet, resnext_block
-from ..layers import FROZEN_BN
+from ..backbones.resnet import Deform, Plugin, ResNet, resnext_block
+from ..layers import FROZEN_BN, DeformConv2d, ModulatedDeformConv2d
+from ..layers.context_block import ContextBlock
 from ..recipe import Recipe, Schedule
 
-CAFFE_MEAN = (103.53, 116.28, 123.675)
 DETECTRON_MEAN = (102.9801, 115.9465, 122.7717)
 NO_STD = (1.0, 1.0, 1.0)
+BGR_MEAN = (103.53, 116.28, 123.675)
+CAFFE_MEAN = BGR_MEAN
+BGR_STD = (57.375, 57.12, 58.395)
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,17 @@ R101_CAFFE = replace(
     build=partial(ResNet, 101, style="caffe", norm=FROZEN_BN),
     weights="open-mmlab://detectron2/resnet101_caffe",
 )
+R50_DETECTRON = replace(R50_CAFFE, weights="open-mmlab://detectron/resnet50_caffe", mean=DETECTRON_MEAN)
+R101_DETECTRON = replace(R101_CAFFE, weights="open-mmlab://detectron/resnet101_caffe", mean=DETECTRON_MEAN)
 X50_32X4D = Body(partial(ResNet, 50, block=resnext_block(32, 4)), "open-mmlab://resnext50_32x4d")
 X101_32X4D = Body(partial(ResNet, 101, block=resnext_block(32, 4)), "open-mmlab://resnext101_32x4d")
 X101_64X4D = Body(partial(ResNet, 101, block=resnext_block(64, 4)), "open-mmlab://resnext101_64x4d")
+
+# What stands in stages three to five of a backbone.
+DCN = Deform(DeformConv2d)
+DCNV2 = Deform(ModulatedDeformConv2d)
+CONTEXT_R4 = Plugin("context_block", partial(ContextBlock, ratio=1 / 4))
+CONTEXT_R16 = Plugin("context_block", partial(ContextBlock, ratio=1 / 16))
 
 ONE_X = Schedule(epochs=12, drops=(8, 11))
 TWO_X = Schedule(epochs=24, drops=(16, 22))

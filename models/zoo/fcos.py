@@ -12,10 +12,8 @@ from ..layers import GN, ModulatedDeformConv2d
 from ..losses import GIoULoss
 from ..methods.fcos import fcos
 from ..recipe import Optimizer
-from .common import COCO, DETECTRON_MEAN, ONE_X, R50_CAFFE, R101_CAFFE, TWO_X, X101_64X4D, row
+from .common import COCO, ONE_X, R50_CAFFE, R50_DETECTRON, R101_DETECTRON, TWO_X, X101_64X4D, row
 
-R50_DETECTRON = replace(R50_CAFFE, weights="open-mmlab://detectron/resnet50_caffe", mean=DETECTRON_MEAN)
-R101_DETECTRON = replace(R101_CAFFE, weights="open-mmlab://detectron/resnet101_caffe", mean=DETECTRON_MEAN)
 R50_DEFORMED = R50_CAFFE.built_with(deform=Deform(ModulatedDeformConv2d))
 
 OPTIMIZER = Optimizer(lr=0.01, bias_lr_factor=2.0, bias_decay_factor=0.0, clip_norm=35)

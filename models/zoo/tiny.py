@@ -30,7 +30,11 @@ def tiny_retinanet(
         backbone=body,
         neck=FPN(body.out_channels, channels, start=1, num_outs=len(strides), extra="input"),
         bbox_head=RetinaHead(
-            num_classes=num_classes, in_channels=channels, channels=channels, depth=depth, anchors=retina_anchors(strides)
+            num_classes=num_classes,
+            in_channels=channels,
+            channels=channels,
+            depth=depth,
+            anchors=retina_anchors(strides),
         ),
         test=DenseTest(),
     )
