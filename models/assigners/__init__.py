@@ -1,6 +1,7 @@
 """Rules that say which prior is responsible for which object."""
 
+from .atss import ATSSAssigner
 from .base import BACKGROUND, IGNORED, Assignment
 from .max_iou import MaxIoUAssigner
 
-__all__ = ["BACKGROUND", "IGNORED", "Assignment", "MaxIoUAssigner"]
+__all__ = ["BACKGROUND", "IGNORED", "ATSSAssigner", "Assignment", "MaxIoUAssigner"]

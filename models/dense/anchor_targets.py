@@ -76,6 +76,24 @@ def image_targets(
     return AnchorTargets(labels, label_weights, codes, positive, max(len(pos), 1), max(len(neg), 1))
 
 
+def matched_objects(assignment: Assignment, target: Targets, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The object of each prior of one image: (P,) labels, ``num_classes`` where it has none, and (P, 4) boxes."""
+    positive = assignment.positive
+    labels = torch.full_like(assignment.matched, num_classes)
+    labels[positive] = target.labels[assignment.matched[positive]]
+    boxes = target.boxes.new_zeros(len(labels), 4)
+    boxes[positive] = target.boxes[assignment.matched[positive]]
+    return labels, boxes
+
+
+def batch_objects(
+    assignments: Sequence[Assignment], targets: Sequence[Targets], num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """``matched_objects`` of a batch: (B, P) labels and (B, P, 4) boxes."""
+    each = [matched_objects(one, target, num_classes) for one, target in zip(assignments, targets, strict=True)]
+    return torch.stack([labels for labels, _ in each]), torch.stack([boxes for _, boxes in each])
+
+
 def anchor_targets(
     grid: AnchorGrid,
     sizes: Sequence[tuple[int, int]],

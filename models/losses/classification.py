@@ -69,9 +69,12 @@ class FocalLoss:
     alpha: float = 0.25
     weight: float = 1.0
 
+    def each(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(N, K) loss of every element and class."""
+        return self.weight * sigmoid_focal_loss(logits, labels, self.gamma, self.alpha)
+
     def __call__(
         self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, normalizer: float | Tensor = 1.0
     ) -> Tensor:
         """The sum over elements and classes, times ``weight`` (N,), divided by ``normalizer``."""
-        loss = sigmoid_focal_loss(logits, labels, self.gamma, self.alpha)
-        return self.weight * weighted_sum(loss, None if weight is None else weight[:, None], normalizer)
+        return weighted_sum(self.each(logits, labels), None if weight is None else weight[:, None], normalizer)

@@ -46,13 +46,16 @@ class IoULoss:
     weight: float = 1.0
     on_boxes = True
 
+    def each(self, pred: Tensor, target: Tensor) -> Tensor:
+        """(N,) loss of every box."""
+        overlap = elementwise_iou(pred, target).clamp(min=self.eps)
+        return self.weight * (1 - overlap if self.shape == "linear" else -overlap.log())
+
     def __call__(
         self, pred: Tensor, target: Tensor, weight: Tensor | None = None, normalizer: float | Tensor = 1.0
     ) -> Tensor:
         """The sum, times ``weight`` (N,) or the mean of (N, 4), divided by ``normalizer``."""
-        overlap = elementwise_iou(pred, target).clamp(min=self.eps)
-        loss = 1 - overlap if self.shape == "linear" else -overlap.log()
-        return self.weight * weighted_sum(loss, per_box(weight), normalizer)
+        return weighted_sum(self.each(pred, target), per_box(weight), normalizer)
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,15 @@ class GIoULoss:
     weight: float = 1.0
     on_boxes = True
 
+    def each(self, pred: Tensor, target: Tensor) -> Tensor:
+        """(N,) loss of every box."""
+        return self.weight * (1 - elementwise_iou(pred, target, kind="giou", eps=self.eps))
+
     def __call__(
         self, pred: Tensor, target: Tensor, weight: Tensor | None = None, normalizer: float | Tensor = 1.0
     ) -> Tensor:
         """The sum, times ``weight`` (N,) or the mean of (N, 4), divided by ``normalizer``."""
-        loss = 1 - elementwise_iou(pred, target, kind="giou", eps=self.eps)
-        return self.weight * weighted_sum(loss, per_box(weight), normalizer)
+        return weighted_sum(self.each(pred, target), per_box(weight), normalizer)
 
 
 @dataclass(frozen=True)
