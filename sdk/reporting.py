@@ -172,6 +172,12 @@ def draw_curves(folder: Path) -> None:
     figure.savefig(folder / "curves.png", dpi=110)
 
 
+def curve_of(curve: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision of a report's curve; of its first kind (``bbox/``, ``segm/``) where it has several."""
+    recall = next(name for name in curve if name.endswith("recall"))
+    return curve[recall], curve[recall.removesuffix("recall") + "precision"]
+
+
 def draw_precision_recall(report: Report, path: Path, most: int = 20) -> None:
     """Precision over recall for each class that the report has a curve of, the ``most`` first ones."""
     from matplotlib.figure import Figure
@@ -179,7 +185,7 @@ def draw_precision_recall(report: Report, path: Path, most: int = 20) -> None:
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     for name, curve in list(report.curves.items())[:most]:
-        axes.plot(curve["recall"], curve["precision"], label=name)
+        axes.plot(*curve_of(curve), label=name)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title=report.protocol)
     axes.title.set_fontsize(8)
     axes.grid(alpha=0.3)

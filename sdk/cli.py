@@ -1,0 +1,207 @@
+"""The verbs on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; the exit status: 0 when it is done, 1 for a fault in what was given, 130 when stopped."""
+    options = parser().parse_args(arguments)
+    from .errors import DatasetError, SdkError
+
+    try:
+        return options.run(options)
+    except (SdkError, DatasetError, ValueError, FileNotFoundError) as error:
+        if options.traceback:
+            raise
+        print(f"sdk {options.verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: one subcommand a verb."""
+    top = argparse.ArgumentParser("sdk", description="Train, score and look at detectors on your dataset.")
+    top.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="verb")
+    dataset = "a folder, or kind:folder (coco, lvis, voc, cityscapes, wider_face, deepfashion); shapes needs no folder"
+    trained = "a run folder, a .safetensors file, or a name of the zoo"
+
+    fit = _verb(verbs, "fit", _fit, "train a detector")
+    fit.add_argument("dataset", help=dataset)
+    fit.add_argument("model", help="a name of the zoo (`sdk zoo` lists them), or a run folder to start from")
+    fit.add_argument("--out", help="run folder (default: runs/<model>)")
+    fit.add_argument("--resume", action="store_const", const="auto", help="go on from the run folder's last state")
+    for name, kind, what in (
+        ("epochs", int, "passes over the data (default: the recipe's)"),
+        ("batch-size", int, "images per device and pass (default: the recipe's)"),
+        ("accumulate", int, "passes that make one step (default: 1)"),
+        ("lr", float, "learning rate at the total batch size (default: the recipe's, scaled)"),
+        ("ema-decay", float, "score and keep averaged weights of this decay"),
+        ("patience", int, "stop after so many epochs without gain"),
+        ("workers", int, "processes that load images (default: one a core, eight at most)"),
+        ("nodes", int, "machines (default: 1)"),
+        ("seed", int, "decides everything that is drawn (default: 0)"),
+        ("save-every", int, "steps between saved states (default: 500)"),
+    ):
+        fit.add_argument(f"--{name}", type=kind, help=what, default=argparse.SUPPRESS)
+    fit.add_argument("--precision", choices=("32", "bf16", "16"), help="default: the recipe's")
+    fit.add_argument("--devices", type=_devices, default="auto", help="how many, or which as 0,1 (default: all GPUs)")
+    fit.add_argument("--strategy", default="auto", help="of Lightning Fabric, such as ddp (default: auto)")
+
+    evaluate = _verb(verbs, "evaluate", _evaluate, "score a detector by the dataset's own protocol")
+    evaluate.add_argument("dataset", help=dataset)
+    evaluate.add_argument("what", help=f"{trained}, or a predictions file (.json, as COCO results)")
+    evaluate.add_argument("--split", choices=("train", "val", "test"), help="default: val")
+    evaluate.add_argument("--batch-size", type=int, default=1)
+    evaluate.add_argument("--workers", type=int)
+    evaluate.add_argument("--device")
+    evaluate.add_argument("--out", help="folder for the report with pictures")
+
+    predict = _verb(verbs, "predict", _predict, "find objects in images")
+    predict.add_argument("images", nargs="+", help="files and folders")
+    predict.add_argument("--model", required=True, help=trained)
+    predict.add_argument("--out", help="folder for pictures with the detections")
+    predict.add_argument("--score-threshold", type=float, default=0.3)
+    predict.add_argument("--device")
+
+    explore = _verb(verbs, "explore", _explore, "look at ground truth and predictions in the FiftyOne App")
+    explore.add_argument("dataset", help=dataset)
+    explore.add_argument("what", nargs="?", help=f"{trained}, or a predictions file")
+
+    check = _verb(verbs, "check", _check, "look for faults in a dataset; changes nothing")
+    check.add_argument("dataset", help=dataset)
+    check.add_argument("--decode", action="store_true", help="also decode every image")
+
+    zoo = _verb(verbs, "zoo", _zoo, "list the models, or show one")
+    zoo.add_argument("pattern", nargs="?", default="*", help="such as 'retinanet*'; a full name shows its recipe")
+
+    doctor = _verb(verbs, "doctor", _doctor, "versions, devices, ops, and what does not work")
+    doctor.add_argument("--no-database", action="store_true", help="do not start the FiftyOne database")
+    return top
+
+
+def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    made = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    made.set_defaults(run=run)
+    return made
+
+
+def _devices(text: str) -> str | int | list[int]:
+    if text == "auto":
+        return text
+    return [int(part) for part in text.split(",")] if "," in text else int(text)
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from . import Run, fit
+    from .opening import open_dataset
+
+    model = Run(options.model) if Path(options.model).is_dir() else options.model
+    taken = ("verb", "run", "traceback", "dataset", "model")
+    fit(open_dataset(options.dataset), model, **{k: v for k, v in vars(options).items() if k not in taken})
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from . import Run, evaluate
+    from .errors import SdkError
+    from .opening import open_dataset
+    from .reporting import as_text
+
+    dataset = open_dataset(options.dataset)
+    if options.split is not None:
+        dataset = getattr(dataset, options.split, None)
+        if dataset is None:
+            raise SdkError(f"{options.dataset}: has no split {options.split!r}")
+    what = Run(options.what) if Path(options.what).is_dir() else options.what
+    report = evaluate(
+        dataset,
+        what,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+        out=options.out,
+    )
+    print(as_text(report))
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from . import predict
+
+    found = predict(
+        options.images,
+        options.model,
+        score_threshold=options.score_threshold,
+        device=options.device,
+        out=options.out,
+        draw_threshold=options.score_threshold,
+    )
+    for prediction in found if isinstance(found, list) else [found]:
+        print(prediction.path)
+        for name, score, box in zip(prediction.names, prediction.scores.tolist(), prediction.boxes.tolist()):
+            print(f"  {name} {score:.3f}  {' '.join(f'{value:.1f}' for value in box)}")
+    return 0
+
+
+def _explore(options: argparse.Namespace) -> int:
+    from . import explore
+    from .opening import open_dataset
+
+    session = explore(open_dataset(options.dataset), options.what)
+    session.wait(-1)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from . import check
+    from .opening import open_dataset
+
+    report = check(open_dataset(options.dataset, on_fault="skip"), decode=options.decode)
+    print(report)
+    return 0 if report.ok else 1
+
+
+def _zoo(options: argparse.Namespace) -> int:
+    from . import models
+    from .errors import SdkError
+    from .reporting import table
+
+    names = [name for name in models.names() if fnmatch(name, options.pattern)]
+    if not names:
+        raise SdkError(f"no model is named {options.pattern!r}; `sdk zoo` lists all {len(models.names())}")
+    if names == [options.pattern]:
+        recipe = models.find_recipe(names[0])
+        shown = {name: value for name, value in vars(recipe).items() if name not in ("build", "published")}
+        shown.update({f"published {column}": value for column, value in recipe.published.items()})
+        print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in shown.items()))
+        return 0
+    rows = [("name", "dataset", "epochs", "published", "document")]
+    for name in names:
+        recipe = models.find_recipe(name)
+        figures = ", ".join(f"{column} {value}" for column, value in recipe.published.items() if column.endswith("ap"))
+        rows.append((name, recipe.dataset, str(recipe.schedule.epochs), figures, recipe.document))
+    print("\n".join(table(rows)))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from . import doctor
+
+    doctor(database=not options.no_database)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
