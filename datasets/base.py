@@ -31,14 +31,20 @@ class DetectionDataset(Protocol):
     A plain class with these members is a dataset: nothing is registered, nothing is inherited.
     """
 
-    classes: Sequence[str]
-    """Class names in label order."""
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names in label order."""
+        ...
 
-    category_ids: Sequence[int]
-    """Original id of each label."""
+    @property
+    def category_ids(self) -> Sequence[int]:
+        """Original id of each label."""
+        ...
 
-    fingerprint: str
-    """Hash of the annotations' content; equal for equal datasets."""
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the annotations' content; equal for equal datasets."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -144,7 +144,7 @@ def _column_faults(dataset: Any, columns: Annotations, faults: list[Fault]) -> I
         boxes, labels, ignore = columns.boxes[rows], columns.labels[rows], columns.ignore[rows]
         # The stated ends say whether a box has an area: of VOC's, equal ends still cover a pixel.
         stated = columns.stated_boxes[rows]
-        flat = (stated[:, 2:] <= (0 if columns.box_format == "xywh" else stated[:, :2])).any(1)
+        flat = np.any(stated[:, 2:] <= (0 if columns.box_format == "xywh" else stated[:, :2]), axis=1)
         for offset, kind, level in box_faults(boxes, labels, ignore, size, flat):
             row = rows.start + offset
             where = f"annotation {columns.annotation_ids[row]}"
@@ -164,7 +164,7 @@ def box_faults(
     found: list[tuple[int, str, str]] = []
     finite = np.isfinite(boxes).all(1)
     found += [(int(row), "box is not finite", "error") for row in np.flatnonzero(~finite)]
-    flat = finite & (flat | (boxes[:, 2:] <= boxes[:, :2]).any(1))
+    flat = finite & (flat | np.any(boxes[:, 2:] <= boxes[:, :2], axis=1))
     found += [(int(row), "box without area", "error") for row in np.flatnonzero(flat)]
     if size != (0, 0):
         limits = np.array([size[1], size[0], size[1], size[0]])

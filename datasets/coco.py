@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_faults, with_classes, with_present_images
 from .errors import DatasetError, DatasetWarning, Fault
@@ -148,7 +148,7 @@ class _Reader:
     def category(self, place: int, entry: Any) -> None:
         where = f"categories[{place}]"
         category_id, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
-        if not _is_whole(category_id) or not isinstance(name, str):
+        if not (_is_whole(category_id) and isinstance(name, str)):
             raise DatasetError("not a category", file=self.file, where=where, found=entry, expected="an id and a name")
         if category_id in self._names or name in self._names.values():
             raise DatasetError("category is given twice", file=self.file, where=where, field="id, name", found=entry)
@@ -177,13 +177,12 @@ class _Reader:
         if not isinstance(name, str) or not name or "\0" in name:
             self._fault("image without file name", where, "file_name", name)
             return
-        size = (entry.get("height"), entry.get("width"))
-        if not all(_is_whole(side) and 0 < side < 2**31 for side in size):
-            self._fault("image without size", where, "height, width", size, "positive whole numbers")
+        h, w = entry.get("height"), entry.get("width")
+        if not (_is_whole(h) and _is_whole(w) and 0 < h < 2**31 and 0 < w < 2**31):
+            self._fault("image without size", where, "height, width", (h, w), "positive whole numbers")
             return
-        h, w = int(size[0]), int(size[1])
-        self._images[image_id] = self.builder.image(image_id, (h, w), name)
-        self._sizes.append((h, w))
+        self._images[image_id] = self.builder.image(image_id, (int(h), int(w)), name)
+        self._sizes.append((int(h), int(w)))
 
     def annotation(self, place: int, entry: Any) -> None:
         if not isinstance(entry, dict):
@@ -315,13 +314,13 @@ class _Reader:
             self.faults.append(Fault(kind, str(self.file), where, field, shown, limits))
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: Any) -> TypeGuard[int]:
     if isinstance(value, bool):
         return False
     return (isinstance(value, int) and abs(value) < 2**62) or (isinstance(value, float) and value.is_integer())
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -53,7 +53,7 @@ class Ragged:
         return Ragged(self.values[_ranges(starts, lengths)], offsets)
 
     @staticmethod
-    def of(rows: Iterable[Sequence[int]], dtype: Any = np.int64) -> Ragged:
+    def of(rows: Iterable[Sequence[int] | np.ndarray], dtype: Any = np.int64) -> Ragged:
         """From sequences."""
         parts = [np.asarray(row, dtype=dtype).reshape(-1) for row in rows]
         values = np.concatenate(parts) if parts else np.zeros(0, dtype)
@@ -305,7 +305,7 @@ def columns_of(dataset: DetectionDataset) -> Annotations:
 
 
 def read_columns(dataset: DetectionDataset) -> Annotations:
-    """Columns built by reading every sample once; areas are those of the masks, or of the boxes where there are none."""
+    """Columns built by reading every sample once; areas are those of the masks, or of the boxes without masks."""
     builder = Builder()
     for index in range(len(dataset)):
         sample = dataset[index]
@@ -585,7 +585,7 @@ def _usable(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(M,) bool: at least one pixel wide and high inside the image of (H, W), where that is known."""
     limits = np.where(sizes[:, :1] > 0, sizes[:, [1, 0, 1, 0]], np.inf)
     inside = np.clip(boxes, 0, limits)
-    return ((inside[:, 2:] - inside[:, :2]) >= 1).all(1)
+    return np.all(inside[:, 2:] - inside[:, :2] >= 1, axis=1)
 
 
 def _iterate(rows: Ragged) -> Iterable[np.ndarray]:

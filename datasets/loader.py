@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from .base import DetectionDataset
 from .errors import DatasetError
@@ -142,7 +142,7 @@ class _Steps:
         return len(self.keys)
 
 
-class _Reader:
+class _Reader(Dataset):
     """Reads and transforms one sample. An error is handed on as a value: raised in a worker it would come back as
     text inside another error."""
 

@@ -15,10 +15,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as _coco
+from pycocotools import mask as _pycocotools
 
 from .errors import DatasetError
 from .sample import Masks
+
+# Its stubs know fewer forms than it takes.
+_coco: Any = _pycocotools
 
 # The rasterizer walks along edges at five times the resolution with 32-bit counters.
 MAX_SIDE = 65_535
@@ -154,7 +157,7 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
     return _coco.encode(np.asfortranarray(mask.astype(np.uint8, copy=False) != 0).view(np.uint8))
 
 
-def encode_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> dict[str, Any]:
+def encode_polygons(polygons: Sequence[np.ndarray | Sequence[float]], size: tuple[int, int]) -> dict[str, Any]:
     """The union of polygons, each (n, 2) x, y or flat, as COCO run lengths; empty for no polygon.
 
     Finite points only. Parts far outside the canvas are cut off first, which changes no pixel inside.

@@ -19,8 +19,10 @@ class Masks(Protocol):
     Geometry moves with the image lazily; every method returns a new object.
     """
 
-    size: tuple[int, int]
-    """(H, W) of the image that the masks lie in."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image that the masks lie in."""
+        ...
 
     def __len__(self) -> int: ...
 

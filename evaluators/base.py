@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from ..models.structures import Detections
 
@@ -67,7 +67,7 @@ class Evaluator(Protocol):
         """Add the detections of some images, in original image pixels; each image once."""
         ...
 
-    def merge(self, other: Evaluator) -> None:
+    def merge(self, other: Self) -> None:
         """Add what another rank collected."""
         ...
 
