@@ -78,9 +78,12 @@ class BoxHead(nn.Module):
             x = fc(x).relu()
         return x
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.shared(x)
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, F) features of ``shared`` to class logits and box codes."""
         return self.fc_cls(x).float(), self.fc_reg(x).float()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.outputs(self.shared(x))
 
     def loss(self, logits: Tensor, codes: Tensor, regions: Sequence[SampledRegions]) -> dict[str, Tensor]:
         """Classification over all regions; regression over positives, divided by the number of all regions."""
