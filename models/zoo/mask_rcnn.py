@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ...datasets.transforms import BoxesFromMasks, Flip, Resize
+from ...datasets.transforms import Flip, Resize
 from ..backbones.resnet import ResNet, resnext_block
 from ..layers import FROZEN_BN
 from ..methods.mask_rcnn import mask_rcnn
@@ -27,10 +27,10 @@ from .common import (
 )
 
 BASE = replace(COCO, needs_masks=True)
-POLYGONS = replace(BASE, train_transforms=(BoxesFromMasks(), *MULTI_SCALE_FLIP))
+POLYGONS = replace(BASE, train_transforms=MULTI_SCALE_FLIP)
 LONG = replace(
     BASE,
-    train_transforms=(BoxesFromMasks(), Resize(((1333, 640), (1333, 800)), draw="range"), Flip()),
+    train_transforms=(Resize(((1333, 640), (1333, 800)), draw="range"), Flip()),
     sampling=Sampling(repeats=3),
     schedule=Schedule(epochs=12, drops=(9, 11)),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ...datasets.transforms import BoxesFromMasks, Flip, Resize
+from ...datasets.transforms import Flip, Resize
 from ..backbones.resnest import resnest
 from ..layers import BN
 from ..methods.cascade_rcnn import cascade_mask_rcnn, cascade_rcnn
@@ -19,9 +19,9 @@ PIXELS = {"mean": (123.68, 116.779, 103.939), "std": (58.393, 57.12, 57.375)}
 BOXES = replace(
     COCO,
     sync_batch_norm=True,
-    train_transforms=(BoxesFromMasks(), Resize(((1333, 640), (1333, 800)), draw="range"), Flip()),
+    train_transforms=(Resize(((1333, 640), (1333, 800)), draw="range"), Flip()),
 )
-MASKS = replace(BOXES, needs_masks=True, train_transforms=(BoxesFromMasks(), *MULTI_SCALE_FLIP))
+MASKS = replace(BOXES, needs_masks=True, train_transforms=MULTI_SCALE_FLIP)
 BBOX_HEAD = partial(BoxHead, convs=4, fcs=1, norm=BN)
 MASK_HEAD = partial(FCNMaskHead, norm=BN)
 
