@@ -1,13 +1,15 @@
 """Every step of every published pipeline has its place in the SDK."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from published_steps import LOADING, STEPS, express_test, express_train
 from sdk.datasets.masks import BitMasks
 from sdk.datasets.sample import Sample
-from sdk.datasets.transforms import InstaBoost, Resize
+from sdk.datasets.transforms import InstaBoost, OneOf, Resize
+from sdk.models.zoo import recipes
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +62,22 @@ def test_two_sizes_without_a_mode_are_a_range(rows):
     assert drawn["mask_rcnn_r50_fpn_1x_cityscapes"] == "range"
     assert drawn["yolov3_d53_mstrain-608_273e_coco"] == "range"
     assert drawn["fcos_x101_64x4d_fpn_gn-head_mstrain_640-800_2x_coco"] == "value"
+
+
+def canonical(transform):
+    """Bounds of a ratio-keeping resize have no order; here the long one comes first."""
+    if isinstance(transform, OneOf):
+        return OneOf(tuple(tuple(map(canonical, policy)) for policy in transform.policies))
+    if isinstance(transform, Resize) and transform.keep_ratio:
+        return replace(transform, sizes=tuple((max(size), min(size)) for size in transform.sizes))
+    return transform
+
+
+def test_recipes_transform_as_published(rows):
+    published = {row["name"]: row for row in rows}
+    for name, recipe in recipes().items():
+        if name not in published:
+            continue
+        transforms, _ = express_train(published[name])
+        assert tuple(map(canonical, recipe.train_transforms)) == tuple(map(canonical, transforms)), name
+        assert recipe.preprocessing == express_test(published[name]), name
