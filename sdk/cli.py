@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("dataset", help=dataset)
     evaluate.add_argument("what", help=f"{trained}, or a predictions file (.json, as COCO results)")
     evaluate.add_argument("--split", choices=("train", "val", "test"), help="default: val")
+    evaluate.add_argument("--protocol", help="coco, voc, lvis ... (default: the dataset's own)")
     evaluate.add_argument("--batch-size", type=int, default=1)
     evaluate.add_argument("--workers", type=int)
     evaluate.add_argument("--device")
@@ -128,6 +129,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     report = evaluate(
         dataset,
         what,
+        protocol=options.protocol,
         batch_size=options.batch_size,
         workers=options.workers,
         device=options.device,

@@ -12,6 +12,7 @@ from torch import nn
 
 from .batching import Batch, Collate
 from .checkpoint import Run, load
+from .datasets.adapter import evaluator_for
 from .datasets.base import DetectionDataset
 from .datasets.loader import Loader
 from .datasets.transforms import Preprocessing, Resize, Transform
@@ -26,6 +27,7 @@ def evaluate(
     dataset: Any,
     what: Any,
     *,
+    protocol: str | None = None,
     batch_size: int = 1,
     workers: int | None = None,
     device: str | None = None,
@@ -37,6 +39,7 @@ def evaluate(
         dataset: a DetectionDataset; where it carries splits, ``val`` is scored.
         what: a Run or its folder, a detector, a weights file, a name of the zoo, or a predictions file (``.json`` in
             the form of COCO results).
+        protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own.
         batch_size, workers: of the loader.
         device: such as ``cuda:1``; a GPU where there is one.
         out: folder for the report with pictures; by default ``evaluation`` in the run folder, none without a run.
@@ -48,14 +51,14 @@ def evaluate(
     scored_on = scored_split(dataset)
     trained = None
     if isinstance(what, (str, os.PathLike)) and Path(what).suffix == ".json":
-        report = score_file(scored_on, Path(what))
+        report = score_file(scored_on, Path(what), protocol)
     else:
         trained = load(what)
         require_same_classes(trained.classes, int(trained.model.num_classes), scored_on.classes)  # type: ignore[arg-type]
         fabric = single_device(device)
         trained.model.to(fabric.device)
         workers = default_workers() if workers is None else workers
-        report = score(scored_on, trained.model, trained.recipe, batch_size, workers, fabric)
+        report = score(scored_on, trained.model, trained.recipe, batch_size, workers, fabric, protocol)
     say(f"{report.protocol}: {headline(report)}")
     if out is None and isinstance(what, Run):
         out = what.folder / "evaluation"
@@ -74,14 +77,14 @@ def evaluate(
     return report
 
 
-def score_file(dataset: DetectionDataset, path: Path) -> Report:
+def score_file(dataset: DetectionDataset, path: Path, protocol: str | None = None) -> Report:
     """Scores a COCO results file."""
     if not path.is_file():
         raise RunError(f"{path}: no such file")
     # The first entry says whether masks are there; the evaluator checks every one.
     with open(path, encoding="utf-8") as file:
         masks = '"segmentation"' in file.read(4096)
-    evaluator = fitting_evaluator(dataset, masks)
+    evaluator = fitting_evaluator(dataset, masks, protocol)
     if not hasattr(evaluator, "update_from_json"):
         raise RunError(f"{path}: {type(evaluator).__name__} reads no results files")
     evaluator.update_from_json(path)  # type: ignore[attr-defined]
@@ -89,7 +92,13 @@ def score_file(dataset: DetectionDataset, path: Path) -> Report:
 
 
 def score(
-    dataset: DetectionDataset, model: nn.Module, recipe: Recipe, batch_size: int, workers: int, fabric: Fabric
+    dataset: DetectionDataset,
+    model: nn.Module,
+    recipe: Recipe,
+    batch_size: int,
+    workers: int,
+    fabric: Fabric,
+    protocol: str | None = None,
 ) -> Report:
     """Scores a detector on its device; every process of ``fabric`` sees its share of the images, all get the report."""
     loader = Loader(
@@ -109,16 +118,16 @@ def score(
         for done, batch in enumerate(loader, start=1):
             found = predicted(model, batch.to(fabric.device), recipe)
             if evaluator is None:
-                evaluator = fitting_evaluator(dataset, found[0].masks is not None)
+                evaluator = fitting_evaluator(dataset, found[0].masks is not None, protocol)
             evaluator.update(batch.image_ids, found)
             progress.show(done, "scoring", {})
     model.train(training)
-    return _merged(evaluator or dataset.evaluator(), fabric)
+    return _merged(evaluator or fitting_evaluator(dataset, False, protocol), fabric)
 
 
-def fitting_evaluator(dataset: DetectionDataset, masks: bool) -> Evaluator:
-    """The dataset's own evaluator; for a detector without masks the one of its protocol that scores boxes alone."""
-    evaluator = dataset.evaluator()
+def fitting_evaluator(dataset: DetectionDataset, masks: bool, protocol: str | None = None) -> Evaluator:
+    """The dataset's own evaluator, or that of another protocol; without ``masks`` one that scores boxes alone."""
+    evaluator = dataset.evaluator() if protocol is None else evaluator_for(dataset, protocol)
     if not masks and "segm" in getattr(evaluator, "kinds", ()):
         return type(evaluator)(dataset, kinds=("bbox",))  # type: ignore[call-arg]
     return evaluator
