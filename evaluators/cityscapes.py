@@ -1,0 +1,225 @@
+"""The Cityscapes instance-level protocol, as ``evalInstanceLevelSemanticLabeling`` of cityscapesScripts 2 computes it,
+from masks in memory.
+
+Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", section 4.2. A prediction matches
+an instance of its class when their IoU exceeds the threshold; of several on one instance the most confident is true, the
+others are false. One that matches nothing is false unless too much of it lies on void pixels, on groups or on instances
+of fewer than 100 pixels. The official names of images, files and folders play no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pycocotools.mask as coco_mask
+
+from ..datasets.base import DetectionDataset
+from ..datasets.cityscapes import INSTANCES, PHOTO
+from ..datasets.masks import encode
+from ..models.structures import Detections
+from .base import Counts, Report, Value
+from .collecting import RLE, Collector, mask_areas
+from .figures import no_truth
+from .ground_truth import ground_truth_of
+from .matching import Found, Matches, Pairs
+
+PROTOCOL = "Cityscapes instance-level (IoU above 0.50:0.95, regions of 100 pixels and more), equal to cityscapesScripts 2"
+THRESHOLDS = np.arange(0.5, 1.0, 0.05)
+SMALLEST = 100
+# Label ids that the official table marks as ignored in evaluation.
+VOID = (-1, 0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)
+_VOID_ROW = -1
+
+
+def instance_map(photo: Path) -> Path:
+    """Where the official layout keeps the instance map of a photo."""
+    city, split = photo.parent.name, photo.parent.parent.name
+    return photo.parents[3] / "gtFine" / split / city / (photo.name.removesuffix(PHOTO) + INSTANCES)
+
+
+def average_precision(true: np.ndarray, false: np.ndarray, missed: int) -> float:
+    """Step-wise area under the raw precision-recall curve, each step as wide as half the way to both neighbours.
+
+    true, false: scores of true and false predictions. missed: instances that nothing matched.
+    """
+    scores = np.concatenate([true, false])
+    is_true = np.concatenate([np.ones(len(true)), np.zeros(len(false))])
+    order = np.argsort(scores, kind="stable")
+    _, first = np.unique(scores[order], return_index=True)
+    # How many true ones lie below each distinct score.
+    below = np.concatenate([[0.0], np.cumsum(is_true[order])])[first]
+    tp = len(true) - below
+    precision = np.append(tp / (len(scores) - first), 1.0)
+    recall = np.append(tp / max(len(true) + missed, 1), 0.0)
+    padded = np.concatenate([recall[:1], recall, [0.0]])
+    return float(np.dot(precision, (padded[:-2] - padded[2:]) / 2))
+
+
+class CityscapesEvaluator:
+    """AP and AP50 of instance masks.
+
+    dataset: its ignored objects are groups. Where its photos lie in the official layout the instance maps beside them
+    tell which pixels are void; without the maps nothing is, and the report says so.
+    """
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self.truth = ground_truth_of(dataset)
+        if self.truth.segmentation is None:
+            raise ValueError("the Cityscapes protocol needs masks, and the dataset has none")
+        segmentation = self.truth.segmentation
+        photos = [Path(dataset.path(i)) for i in range(len(dataset))] if hasattr(dataset, "path") else []  # type: ignore[attr-defined]
+        self._maps = [instance_map(photo) if len(photo.parents) > 3 else None for photo in photos]
+        self._maps = self._maps or [None] * len(self.truth.image_ids)
+
+        def overlaps(row: int, masks: list[RLE], areas: np.ndarray) -> Pairs:
+            start, stop = int(self.truth.offsets[row]), int(self.truth.offsets[row + 1])
+            regions = [segmentation(i) for i in range(start, stop)]
+            rows = np.arange(start, stop)
+            void = self._void(row)
+            if void is not None:
+                regions.append(encode(void))
+                rows = np.append(rows, _VOID_ROW)
+            if not regions:
+                return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+            # Overlap with a crowd is the share of the detection that lies on it: exact pixels again after rounding.
+            share = np.asarray(coco_mask.iou(masks, regions, [1] * len(regions)))
+            pixels = np.rint(np.nan_to_num(share) * areas[:, None])
+            d, g = np.nonzero(pixels)
+            return Pairs(d, rows[g], pixels[d, g])
+
+        self._collected = Collector(self.truth, overlaps)
+
+    def _void(self, row: int) -> np.ndarray | None:
+        """(H, W) bool, or none where there is no instance map."""
+        file = self._maps[row]
+        if file is None or not file.is_file():
+            return None
+        labels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        expected = tuple(int(v) for v in self.truth.sizes[row])
+        if labels is None or labels.shape != expected:
+            found = "no readable image" if labels is None else labels.shape
+            raise ValueError(f"{file}: expected an instance map of {expected}, found {found}")
+        return np.isin(labels, VOID)
+
+    def update(self, image_ids: Sequence[Any], detections: Sequence[Detections]) -> None:
+        """Add the detections of some images, with masks in original pixels; each image once. Errors:
+        ``Collector.add``."""
+        self._collected.add(image_ids, detections)
+
+    def merge(self, other: CityscapesEvaluator) -> None:
+        """Add what another rank collected."""
+        self.merge_state(other.state())
+
+    def state(self) -> dict[str, Any]:
+        """What was collected, as plain arrays to gather across ranks."""
+        return self._collected.state()
+
+    def merge_state(self, state: dict[str, Any]) -> None:
+        """Add the state of another rank."""
+        self._collected.merge_state(state)
+
+    def matches(self, kind: str = "segm", iou: float = 0.5) -> Matches:
+        """Who found whom at an IoU threshold."""
+        return self._matches([iou])[0]
+
+    def _matches(self, thresholds: Sequence[float]) -> list[Matches]:
+        truth, c = self.truth, self._collected
+        assert truth.segmentation is not None
+        found = Found(c["image"], c["index"], c["label"], c["mask_score"], c["mask_area"])
+        sizes = mask_areas([truth.segmentation(i) for i in range(len(truth.labels))])
+        group = truth.ignore | truth.crowd
+        small = sizes < SMALLEST
+        pairs = c.pairs  # Here ``iou`` holds common pixels.
+        void = pairs.truth == _VOID_ROW
+        same = ~void
+        same[same] = found.labels[pairs.detection[same]] == truth.labels[pairs.truth[same]]
+        excused = np.zeros(len(found))
+        np.add.at(excused, pairs.detection[void], pairs.iou[void])
+        pairs = pairs[same]
+        # A small group counts twice, as in the official code.
+        weight = group.astype(np.float64) + small
+        np.add.at(excused, pairs.detection, pairs.iou * weight[pairs.truth])
+        share = excused / np.maximum(found.areas, 1)
+        iou = pairs.iou / (sizes[pairs.truth] + found.areas[pairs.detection] - pairs.iou)
+        pairs = Pairs(pairs.detection, pairs.truth, iou)
+        counts = ~(group | small)
+        return [self._at(float(t), found, pairs, counts, share) for t in thresholds]
+
+    @staticmethod
+    def _at(threshold: float, found: Found, pairs: Pairs, counts: np.ndarray, share: np.ndarray) -> Matches:
+        near = pairs[pairs.iou > threshold]
+        on_object = near[counts[near.truth]]
+        # Written in rising order of confidence, the most confident detection of an instance stays.
+        rising = np.argsort(found.scores[on_object.detection], kind="stable")
+        detection = np.full(len(counts), -1, np.int64)
+        detection[on_object.truth[rising]] = on_object.detection[rising]
+        held = np.flatnonzero(detection >= 0)
+        truth = np.full(len(found), -1, np.int64)
+        truth[detection[held]] = held
+        false = np.zeros(len(found), bool)
+        false[on_object.detection] = True
+        touching = np.zeros(len(found), bool)
+        touching[near.detection] = True
+        false |= ~touching & (share <= threshold) & (found.areas > 0)
+        false &= truth < 0
+        overlap = np.zeros(len(found))
+        own = truth[near.detection] == near.truth
+        overlap[near.detection[own]] = near.iou[own]
+        return Matches(found, truth, overlap, ~false & (truth < 0), detection, ~counts)
+
+    def compute(self) -> Report:
+        """AP and AP50, by class."""
+        truth = self.truth
+        all_matches = self._matches(THRESHOLDS.tolist())
+        first = all_matches[0]
+        positives = np.bincount(truth.labels[~first.truth_ignored], minlength=len(truth.classes))
+        table = np.full((len(truth.classes), len(THRESHOLDS)), np.nan)
+        for t, matches in enumerate(all_matches):
+            for label in np.flatnonzero(positives):
+                own = matches.found.labels == label
+                table[label, t] = average_precision(
+                    matches.found.scores[own & matches.true_positive],
+                    matches.found.scores[own & matches.false_positive],
+                    int((matches.missed & (truth.labels == label)).sum()),
+                )
+        reason = no_truth(kind="instance of 100 pixels")
+        per_class = {}
+        for label, name in enumerate(truth.classes):
+            values = table[label]
+            exists = positives[label] > 0
+            per_class[name] = {
+                "segm/AP": Value(float(values.mean())) if exists else Value(None, reason),
+                "segm/AP50": Value(float(values[0])) if exists else Value(None, reason),
+            }
+        known = positives > 0
+        metrics = {
+            "segm/AP": Value(float(table[known].mean())) if known.any() else Value(None, reason),
+            "segm/AP50": Value(float(table[known, 0].mean())) if known.any() else Value(None, reason),
+        }
+        return Report(
+            protocol=PROTOCOL,
+            metrics=metrics,
+            counts=Counts(
+                len(truth.image_ids), len(truth.labels), len(self._collected), int(first.truth_ignored.sum())
+            ),
+            per_class=per_class,
+            notes=tuple(self._notes(first)),
+        )
+
+    def _notes(self, first: Matches) -> list[str]:
+        notes = self._collected.notes()
+        unknown = sum(file is None or not file.is_file() for file in self._maps)
+        if unknown:
+            notes.append(
+                f"{unknown} images have no {INSTANCES[1:]} beside them: void pixels are unknown there, "
+                "and predictions on them count as false"
+            )
+        if not len(first.found):
+            notes.append("there are no detections")
+        elif (~first.truth_ignored).any() and not first.true_positive.any():
+            notes.append("no prediction matched at IoU above 0.5")
+        return notes

@@ -1,0 +1,217 @@
+"""The WIDER FACE protocol: average precision over the easy, medium and hard sets of faces.
+
+Source: Yang et al., "WIDER FACE: A Face Detection Benchmark", and the procedure of its evaluation tools: scores are
+stretched to 0..1 over the whole set; IoU counts the last pixel of a box in (+1) and must reach 0.5; a detection looks at
+the face of highest IoU, found before or not; one on a face outside the set at hand does not count; precision and recall
+are read at 1000 thresholds. Images without any face are left out, with all detections on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..datasets.base import DetectionDataset
+from ..datasets.errors import DatasetError
+from ..models.structures import Detections
+from .base import Counts, Report, Value
+from .collecting import Collector
+from .ground_truth import ground_truth_of
+from .matching import Found, Matches, box_pairs, rank_in_groups
+from .voc import average_precision
+
+PROTOCOL = "WIDER FACE (IoU 0.5 with +1 pixel, scores stretched over the set, 1000 thresholds)"
+SETS = ("easy", "medium", "hard")
+IOU = 0.5
+STEPS = 1000
+
+
+class _Faces:
+    """The faces of the official ``.mat`` files for the images of a dataset, G rows.
+
+    offsets: (M + 1,) rows by image. boxes: (G, 4) x, y, width, height. counts: set to (G,) bool. total: images that the
+    files have.
+    """
+
+    def __init__(self, folder: Path, image_ids: Sequence[Any]) -> None:
+        files = {name: _read(folder / f"wider_{name}_val.mat") for name in SETS}
+        boxes: dict[str, np.ndarray] = {}
+        kept: dict[str, dict[str, np.ndarray]] = {name: {} for name in SETS}
+        for name, content in files.items():
+            for event, images, faces, chosen in zip(
+                content["event_list"], content["file_list"], content["face_bbx_list"], content["gt_list"]
+            ):
+                for image, rows, choice in zip(images[0], faces[0], chosen[0]):
+                    image_id = f"{event[0][0]}/{image[0][0]}"
+                    boxes[image_id] = rows[0].astype(np.float64).reshape(-1, 4)
+                    counts = np.zeros(len(rows[0]), bool)
+                    counts[choice[0].astype(np.int64).reshape(-1) - 1] = True
+                    kept[name][image_id] = counts
+        missing = [image_id for image_id in image_ids if str(image_id) not in boxes]
+        if missing:
+            raise DatasetError(
+                f"{len(missing)} images of the dataset are not in the ground truth",
+                file=folder,
+                found=missing[0],
+                expected=f"ids such as {next(iter(boxes))!r}",
+            )
+        own = [boxes[str(image_id)] for image_id in image_ids]
+        self.total = len(boxes)
+        self.offsets = np.concatenate([[0], np.cumsum([len(rows) for rows in own], dtype=np.int64)])
+        self.boxes = np.concatenate([np.zeros((0, 4)), *own])
+        self.counts = {
+            name: np.concatenate([np.zeros(0, bool), *(kept[name][str(image_id)] for image_id in image_ids)])
+            for name in SETS
+        }
+
+
+def _read(file: Path) -> dict[str, Any]:
+    from scipy.io import loadmat
+
+    if not file.is_file():
+        raise DatasetError("the ground truth of a set is missing", file=file, expected="a file of the evaluation tools")
+    try:
+        content = loadmat(file)
+    except Exception as error:  # scipy raises many types for a damaged file.
+        raise DatasetError(f"not a MATLAB file ({error})", file=file) from None
+    for field in ("event_list", "file_list", "face_bbx_list", "gt_list"):
+        if field not in content:
+            raise DatasetError("field is missing", file=file, field=field)
+    return content
+
+
+class WiderFaceEvaluator:
+    """Easy, medium and hard AP.
+
+    dataset: whose image ids are ``<event>/<name>``. ground_truth: folder with ``wider_easy_val.mat``,
+    ``wider_medium_val.mat`` and ``wider_hard_val.mat``; by default the one that the dataset knows.
+
+    Raises DatasetError where the files are missing or damaged, or lack an image of the dataset.
+    """
+
+    def __init__(self, dataset: DetectionDataset, ground_truth: str | Path | None = None) -> None:
+        self.truth = ground_truth_of(dataset)
+        folder = ground_truth if ground_truth is not None else getattr(dataset, "ground_truth", None)
+        if folder is None:
+            raise DatasetError("the WIDER FACE protocol needs its three sets", expected="ground_truth=<folder>")
+        self._faces = _Faces(Path(folder), self.truth.image_ids)
+        self._collected = Collector(self.truth)
+
+    def update(self, image_ids: Sequence[Any], detections: Sequence[Detections]) -> None:
+        """Add the detections of some images, in original pixels; each image once. Errors: ``Collector.add``."""
+        self._collected.add(image_ids, detections)
+
+    def update_from_results(self, folder: str | Path) -> None:
+        """Score official results: ``<event>/<name>.txt`` with the image's name, a count, and lines of x, y, width,
+        height, score. An image without a file has no detections.
+
+        Raises DatasetError naming file and line.
+        """
+        for image_id in self.truth.image_ids:
+            file = Path(folder) / f"{image_id}.txt"
+            lines = file.read_text().splitlines()[2:] if file.is_file() else []
+            rows = []
+            for number, line in enumerate(lines, 3):
+                try:
+                    x, y, width, height, score = map(float, line.split())
+                except ValueError:
+                    raise DatasetError(
+                        "not a face", file=file, where=f"line {number}", found=line, expected="x y width height score"
+                    ) from None
+                rows.append((x, y, x + width, y + height, score))
+            table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 5)
+            labels = torch.zeros(len(table), dtype=torch.int64)
+            self.update([image_id], [Detections(boxes=table[:, :4], scores=table[:, 4], labels=labels)])
+
+    def merge(self, other: WiderFaceEvaluator) -> None:
+        """Add what another rank collected."""
+        self.merge_state(other.state())
+
+    def state(self) -> dict[str, Any]:
+        """What was collected, as plain arrays to gather across ranks."""
+        return self._collected.state()
+
+    def merge_state(self, state: dict[str, Any]) -> None:
+        """Add the state of another rank."""
+        self._collected.merge_state(state)
+
+    def _looked_at(self) -> tuple[Found, np.ndarray, np.ndarray]:
+        """Detections, the row of the face that each looks at (-1 for none), and the IoU."""
+        c, faces = self._collected, self._faces
+        found = Found(c["image"], c["index"], c["label"], c["score"], c["area"])
+        never = np.zeros(len(faces.boxes), bool)
+        pairs = box_pairs(found.images, c["box"], faces.offsets, faces.boxes, never, minimum=IOU, pixel=1.0)
+        order = np.lexsort((-pairs.truth, pairs.iou))
+        best, overlap = np.full(len(found), -1, np.int64), np.zeros(len(found))
+        best[pairs.detection[order]] = pairs.truth[order]
+        overlap[pairs.detection[order]] = pairs.iou[order]
+        return found, best, overlap
+
+    def matches(self, kind: str = "bbox", iou: float = IOU, subset: str = "hard") -> Matches:
+        """Who found whom in one of the three sets; truth rows count the faces of the ``.mat`` files."""
+        if not np.isclose(iou, IOU):
+            raise ValueError(f"IoU {iou}: the protocol matches at {IOU} only")
+        return self._matches(*self._looked_at(), subset)
+
+    def _matches(self, found: Found, best: np.ndarray, overlap: np.ndarray, subset: str) -> Matches:
+        counts = self._faces.counts[subset]
+        hit = best >= 0
+        excused = np.diff(self._faces.offsets)[found.images] == 0
+        excused[hit] = ~counts[best[hit]]
+        order = np.lexsort((found.index, -found.scores, found.images))
+        on_face = order[(hit & ~excused)[order]]
+        by_face = on_face[np.argsort(best[on_face], kind="stable")]
+        first = np.zeros(len(found), bool)
+        first[by_face] = rank_in_groups(np.arange(len(by_face)), best[by_face]) == 0
+        detection = np.full(len(counts), -1, np.int64)
+        detection[best[first]] = np.flatnonzero(first)
+        truth = np.where(first, best, -1)
+        return Matches(found, truth, np.where(first, overlap, 0.0), excused, detection, ~counts)
+
+    def compute(self) -> Report:
+        """The three figures, with their curves."""
+        found, best, overlap = self._looked_at()
+        metrics: dict[str, Value] = {}
+        curves: dict[str, dict[str, Any]] = {}
+        notes = self._collected.notes()
+        low, high = (found.scores.min(), found.scores.max()) if len(found) else (0.0, 0.0)
+        stretched = (found.scores - low) / (high - low) if high > low else np.ones(len(found))
+        thresholds = 1 - np.arange(1, STEPS + 1) / STEPS
+        for name in SETS:
+            faces = int(self._faces.counts[name].sum())
+            if not faces:
+                metrics[f"bbox/AP_{name}"] = Value(None, f"no face of the {name} set")
+                continue
+            matches = self._matches(found, best, overlap, name)
+            true = _reaching(stretched[matches.true_positive], thresholds)
+            counted = _reaching(stretched[~matches.ignored], thresholds)
+            recall, precision = true / faces, true / np.maximum(counted, 1)
+            metrics[f"bbox/AP_{name}"] = Value(average_precision(recall, precision, "area"))
+            curves[name] = {
+                "bbox/recall": recall,
+                "bbox/precision": precision,
+                "bbox/thresholds": low + thresholds * (high - low),
+            }
+            if len(found) and not true.any():
+                notes.append(f"{name}: no prediction matched a face at IoU {IOU}")
+        if not len(found):
+            notes.append("there are no detections")
+        if len(self.truth.image_ids) < self._faces.total:
+            notes.append(f"scored on {len(self.truth.image_ids)} of the {self._faces.total} images of the ground truth")
+        ignored = int((~self._faces.counts["hard"]).sum())
+        return Report(
+            protocol=PROTOCOL,
+            metrics=metrics,
+            counts=Counts(len(self.truth.image_ids), len(self._faces.boxes), len(found), ignored),
+            curves=curves,
+            notes=tuple(notes),
+        )
+
+
+def _reaching(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """How many scores reach each threshold."""
+    return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
