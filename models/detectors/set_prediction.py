@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..boxes import cxcywh_to_xyxy, to_output_frame
 from ..settings import SetTest
 from ..structures import Detections, ImageBatch, Targets
 from ..transformer.positions import padding_mask
@@ -70,3 +71,24 @@ class SetDetector(Detector):
 def size_factors(images: ImageBatch) -> Tensor:
     """(B, 4) width, height, width, height of each image: what shares of it are multiplied by."""
     return torch.tensor([(w, h, w, h) for h, w in images.sizes], dtype=torch.float32, device=images.pixels.device)
+
+
+def set_detections(
+    boxes: Tensor, scores: Tensor, labels: Tensor, images: ImageBatch, test: SetTest
+) -> list[Detections]:
+    """Detections from (B, N, 4) xyxy boxes in batch pixels, (B, N) scores, best first, and labels."""
+    detections = []
+    for index in range(len(images)):
+        found = Detections(to_output_frame(boxes[index], images, index), scores[index], labels[index])
+        detections.append(found[found.scores > test.score_threshold])
+    return detections
+
+
+def boxes_in_pixels(shares: Tensor, sizes: Tensor) -> Tensor:
+    """(..., B, N, 4) boxes as centre and size in 0..1 of each image to xyxy in batch pixels; ``sizes``: (B, 4)."""
+    return cxcywh_to_xyxy(shares) * sizes[:, None]
+
+
+def clip_to_images(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """(B, N, 4) xyxy boxes cut to their images; ``sizes``: (B, 4) width, height, width, height."""
+    return torch.minimum(boxes.clamp(min=0), sizes[:, None])

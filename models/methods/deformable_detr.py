@@ -20,12 +20,20 @@ from torch import Tensor, nn
 
 from ..assigners.hungarian import HungarianMatcher, focal_cost
 from ..backbones.resnet import ResNet
-from ..boxes import clip_boxes, cxcywh_to_xyxy, to_output_frame, xyxy_to_cxcywh
+from ..boxes import xyxy_to_cxcywh
 from ..dense.postprocess import best_pairs
-from ..detectors.set_prediction import SetDetector, SetHead, SetOutputs, size_factors
+from ..detectors.set_prediction import (
+    SetDetector,
+    SetHead,
+    SetOutputs,
+    boxes_in_pixels,
+    clip_to_images,
+    set_detections,
+    size_factors,
+)
 from ..layers import GN
 from ..layers.init import bias_for_prior
-from ..losses.set_prediction import SetLoss, focal_set_loss, layer_losses
+from ..losses.set_prediction import SetLoss, focal_set_loss, layer_prefixes
 from ..necks.channel_mapper import ChannelMapper
 from ..priors import grid_points
 from ..settings import SetTest
@@ -185,8 +193,7 @@ class DeformableDETRHead(SetHead):
             self.register_load_state_dict_pre_hook(fill_shared_branches)
         if not two_stage:
             self.query_embedding = nn.Embedding(queries, channels * 2)
-        self.matcher = HungarianMatcher(focal_cost, xyxy_to_cxcywh)
-        self.set_loss = SetLoss(focal_set_loss, xyxy_to_cxcywh, num_classes)
+        self.set_loss = SetLoss(HungarianMatcher(focal_cost, xyxy_to_cxcywh), focal_set_loss, num_classes)
 
     def forward(self, features: Sequence[Tensor], padding: Tensor) -> tuple[SetOutputs, ...]:
         masks = [resized_mask(padding, x) for x in features]
@@ -222,26 +229,21 @@ class DeformableDETRHead(SetHead):
     def loss(
         self, outputs: tuple[SetOutputs, ...], images: ImageBatch, targets: Sequence[Targets]
     ) -> dict[str, Tensor]:
+        logits, boxes = outputs[0]
         sizes = size_factors(images)
-        boxes = cxcywh_to_xyxy(outputs[0].boxes) * sizes[:, None]
-        losses = layer_losses(self.set_loss, self.matcher, outputs[0].logits, boxes, sizes, targets)
+        losses = self.set_loss(logits, boxes_in_pixels(boxes, sizes), sizes, targets, layer_prefixes(len(logits)))
         if self.two_stage:
             # A proposal only says that there is an object: all are of the first class.
             objects = [replace(target, labels=torch.zeros_like(target.labels)) for target in targets]
-            boxes = cxcywh_to_xyxy(outputs[1].boxes) * sizes[:, None]
-            terms = layer_losses(self.set_loss, self.matcher, outputs[1].logits, boxes, sizes, objects)
-            losses.update({f"enc_{name}": value for name, value in terms.items()})
+            logits, boxes = outputs[1]
+            losses.update(self.set_loss(logits, boxes_in_pixels(boxes, sizes), sizes, objects, ["enc_"]))
         return losses
 
     def predict(self, outputs: tuple[SetOutputs, ...], images: ImageBatch, test: SetTest) -> list[Detections]:
         scores, labels, query = best_pairs(outputs[0].logits[-1].sigmoid(), test.max_per_image)
-        boxes = cxcywh_to_xyxy(outputs[0].boxes[-1]) * size_factors(images)[:, None]
-        detections = []
-        for index, size in enumerate(images.sizes):
-            own = to_output_frame(clip_boxes(boxes[index, query[index]], size), images, index)
-            found = Detections(own, scores[index], labels[index])
-            detections.append(found[found.scores > test.score_threshold])
-        return detections
+        sizes = size_factors(images)
+        boxes = clip_to_images(boxes_in_pixels(outputs[0].boxes[-1], sizes), sizes)
+        return set_detections(boxes.gather(1, query[..., None].expand(-1, -1, 4)), scores, labels, images, test)
 
 
 def fill_shared_branches(head: DeformableDETRHead, state: dict[str, Tensor], prefix: str, *_) -> None:

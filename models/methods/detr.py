@@ -17,10 +17,18 @@ from torch import Tensor, nn
 
 from ..assigners.hungarian import HungarianMatcher, softmax_cost
 from ..backbones.resnet import ResNet
-from ..boxes import clip_boxes, cxcywh_to_xyxy, to_output_frame, xyxy_to_cxcywh
-from ..detectors.set_prediction import SetDetector, SetHead, SetOutputs, size_factors
+from ..boxes import xyxy_to_cxcywh
+from ..detectors.set_prediction import (
+    SetDetector,
+    SetHead,
+    SetOutputs,
+    boxes_in_pixels,
+    clip_to_images,
+    set_detections,
+    size_factors,
+)
 from ..losses import CrossEntropy
-from ..losses.set_prediction import SetLoss, layer_losses
+from ..losses.set_prediction import SetLoss, layer_prefixes
 from ..settings import SetTest
 from ..structures import Detections, ImageBatch, Targets
 from ..transformer.attention import Attention, Memory
@@ -100,8 +108,8 @@ class DETRHead(SetHead):
         self.fc_cls = nn.Linear(channels, num_classes + 1)
         self.reg_ffn = FeedForward(channels, channels)
         self.fc_reg = nn.Linear(channels, 4)
-        self.matcher = HungarianMatcher(softmax_cost, xyxy_to_cxcywh, class_weight=1.0)
-        self.set_loss = SetLoss(no_object_cross_entropy, xyxy_to_cxcywh, num_classes)
+        matcher = HungarianMatcher(softmax_cost, xyxy_to_cxcywh, class_weight=1.0)
+        self.set_loss = SetLoss(matcher, no_object_cross_entropy, num_classes)
 
     def forward(self, features: Sequence[Tensor], padding: Tensor) -> tuple[SetOutputs]:
         x = self.input_proj(features[-1])
@@ -112,21 +120,17 @@ class DETRHead(SetHead):
     def loss(
         self, outputs: tuple[SetOutputs, ...], images: ImageBatch, targets: Sequence[Targets]
     ) -> dict[str, Tensor]:
+        logits, boxes = outputs[0]
         sizes = size_factors(images)
-        boxes = cxcywh_to_xyxy(outputs[0].boxes) * sizes[:, None]
-        return layer_losses(self.set_loss, self.matcher, outputs[0].logits, boxes, sizes, targets)
+        return self.set_loss(logits, boxes_in_pixels(boxes, sizes), sizes, targets, layer_prefixes(len(logits)))
 
     def predict(self, outputs: tuple[SetOutputs, ...], images: ImageBatch, test: SetTest) -> list[Detections]:
         scores, labels = outputs[0].logits[-1].softmax(dim=-1)[..., :-1].max(dim=-1)
-        scores, query = scores.sort(dim=1, descending=True, stable=True)
-        boxes = cxcywh_to_xyxy(outputs[0].boxes[-1]) * size_factors(images)[:, None]
-        detections = []
-        for index, size in enumerate(images.sizes):
-            best = query[index, : test.max_per_image]
-            own = to_output_frame(clip_boxes(boxes[index, best], size), images, index)
-            found = Detections(own, scores[index, : test.max_per_image], labels[index, best])
-            detections.append(found[found.scores > test.score_threshold])
-        return detections
+        scores, query = scores.topk(min(test.max_per_image, scores.shape[1]), dim=1)
+        sizes = size_factors(images)
+        boxes = clip_to_images(boxes_in_pixels(outputs[0].boxes[-1], sizes), sizes)
+        boxes = boxes.gather(1, query[..., None].expand(-1, -1, 4))
+        return set_detections(boxes, scores, labels.gather(1, query), images, test)
 
 
 def detr(
