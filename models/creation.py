@@ -6,6 +6,7 @@ from os import PathLike
 from typing import Any
 
 from .detectors.base import Detector
+from .methods.ld import DistilledDetector
 from .zoo import find_recipe
 
 
@@ -25,7 +26,8 @@ def create(name: str, num_classes: Any = None, weights: str | PathLike[str] | No
     num_classes: a number, or a dataset whose classes are counted; the row's own where absent.
     weights: ``published`` (the row's checkpoint), ``backbone`` (the pretrained backbone it was trained from), a
     file, or None (random, nothing is downloaded). With another class count than the checkpoint's the class layers
-    start fresh, and this is said.
+    start fresh, and this is said. A distilled detector's teacher is loaded once training starts, unless ``weights`` is
+    None.
     """
     recipe = find_recipe(name)
     model = recipe.build(class_count(num_classes, recipe.num_classes))
@@ -34,4 +36,6 @@ def create(name: str, num_classes: Any = None, weights: str | PathLike[str] | No
         from .weights import load_weights
 
         load_weights(model, recipe, weights)
+        if isinstance(model, DistilledDetector):
+            model.teacher_weights = "published"
     return model
