@@ -25,9 +25,10 @@ class RoIAlign(nn.Module):
         self.sampling_ratio, self.aligned = sampling_ratio, aligned
 
     def forward(self, features: Tensor, rois: Tensor) -> Tensor:
-        return roi_align(
-            features, rois.to(features.dtype), self.output_size, 1 / self.stride, self.sampling_ratio, self.aligned
-        )
+        # Half precision cannot tell neighbouring pixels of a large image apart: regions stay in their own.
+        x = features.to(rois.dtype)
+        pooled = roi_align(x, rois, self.output_size, 1 / self.stride, self.sampling_ratio, self.aligned)
+        return pooled.to(features.dtype)
 
 
 def pyramid_levels(rois: Tensor, levels: int, finest_scale: float = 56) -> Tensor:
