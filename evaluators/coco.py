@@ -39,7 +39,7 @@ def check_kinds(kinds: Sequence[str], truth: GroundTruth) -> tuple[Kind, ...]:
     """The kinds to score. Raises ValueError for an unknown one, or for masks where the dataset has none."""
     if not kinds or not set(kinds) <= {"bbox", "segm"}:
         raise ValueError(f"kinds: expected 'bbox', 'segm' or both, found {tuple(kinds)!r}")
-    if "segm" in kinds and truth.segmentation is None:
+    if "segm" in kinds and truth.segmentation is None and len(truth.labels):
         raise ValueError("kinds: 'segm' needs masks, and the dataset has none; use kinds=('bbox',)")
     return tuple(kinds)  # type: ignore[return-value]
 

@@ -99,7 +99,7 @@ class Collector:
 
         Raises ValueError for lengths that differ, an image that is unknown or was given before, boxes or scores that
         are not finite, a label outside 0..K-1, masks of another size than the image's, and where most of an image's
-        boxes lie outside it.
+        boxes lie outside it or end before they start.
         """
         if len(image_ids) != len(detections):
             raise ValueError(f"update: {len(image_ids)} image ids but detections of {len(detections)} images")
@@ -139,9 +139,12 @@ class Collector:
         if n and (label.min() < 0 or label.max() >= classes):
             wrong = label[(label < 0) | (label >= classes)][0]
             raise ValueError(f"{where}: label {wrong}; the dataset has {classes} classes, labels 0 to {classes - 1}")
-        if (boxes[:, 2:] < boxes[:, :2]).any():
-            wrong = boxes[(boxes[:, 2:] < boxes[:, :2]).any(1)][0].tolist()
-            raise ValueError(f"{where}: box {wrong} ends before it starts; expected x1, y1, x2, y2")
+        reversed_ = (boxes[:, 2:] < boxes[:, :2]).any(1)
+        if reversed_.sum() * 2 > n:
+            raise ValueError(
+                f"{where}: {reversed_.sum()} of {n} boxes end before they start, such as "
+                f"{boxes[reversed_][0].tolist()}; expected x1, y1, x2, y2"
+            )
         height, width = (int(v) for v in self._truth.sizes[row])
         away = (boxes[:, 0] > width) | (boxes[:, 1] > height) | (boxes[:, 2] < 0) | (boxes[:, 3] < 0)
         if height and width and away.sum() * 2 > n:
@@ -150,7 +153,7 @@ class Collector:
                 f"{boxes[away][0].tolist()}; expected boxes in pixels of the original image"
             )
         columns = {"index": np.arange(n), "label": label, "score": score, "mask_score": score}
-        columns["box"] = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        columns["box"] = np.concatenate([boxes[:, :2], np.maximum(boxes[:, 2:] - boxes[:, :2], 0)], axis=1)
         columns["area"] = columns["box"][:, 2] * columns["box"][:, 3]
         columns["outside"] = away
         if self._overlaps is None:
