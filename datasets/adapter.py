@@ -98,9 +98,13 @@ class IndexedDataset:
         """What was wrong in the annotation files and left out or repaired."""
         return self._index.faults
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of what the annotations say; equal for equal annotations wherever they lie."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         return self._index.fingerprint or fingerprint_of(self.annotations, self.classes)
 
     @property

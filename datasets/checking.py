@@ -169,11 +169,12 @@ def box_faults(
     if size != (0, 0):
         limits = np.array([size[1], size[0], size[1], size[0]])
         inside = np.clip(boxes, 0, limits)
-        gone = finite & ~flat & (inside[:, 2:] <= inside[:, :2]).any(1)
+        gone = finite & ~flat & np.any(inside[:, 2:] <= inside[:, :2], axis=1)
         found += [(int(row), "box outside the image", "error") for row in np.flatnonzero(gone)]
-        beyond = finite & ~flat & ~gone & (np.abs(inside - boxes) > TOLERANCE).any(1)
+        beyond = finite & ~flat & ~gone & np.any(np.abs(inside - boxes) > TOLERANCE, axis=1)
         found += [(int(row), "box partly outside the image", "warning") for row in np.flatnonzero(beyond)]
-    found += [(row, "object annotated twice", "warning") for row in _repeats(boxes, labels, ignore) if finite[row]]
+    repeats = [row for row in _repeats(boxes, labels, ignore) if np.isfinite(boxes[row]).all()]
+    found += [(row, "object annotated twice", "warning") for row in repeats]
     return found
 
 
@@ -339,7 +340,7 @@ class Cleaned:
         self.classes, self.category_ids = dataset.classes, dataset.category_ids
         self.protocol = getattr(dataset, "protocol", "coco")
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hash of the checked dataset's and of what was kept."""
         kept = self.images.tobytes() + bytes([self.cut])

@@ -40,7 +40,7 @@ class Subset:
         self.classes, self.category_ids = dataset.classes, dataset.category_ids
         self.protocol = getattr(dataset, "protocol", "coco")
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hash of the whole's and of the chosen places."""
         return hashlib.sha256(self.dataset.fingerprint.encode() + self.indices.tobytes()).hexdigest()
@@ -86,7 +86,7 @@ class Concatenation:
         self.protocol = protocols.pop() if len(protocols) == 1 else "coco"
         self._ends = np.cumsum([len(dataset) for dataset in datasets])
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hash of the parts' fingerprints."""
         return hashlib.sha256("".join(dataset.fingerprint for dataset in self.datasets).encode()).hexdigest()

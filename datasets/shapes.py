@@ -129,9 +129,13 @@ class Shapes:
                 )
         return builder.finish(masks=True)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of what the annotations say."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         return fingerprint_of(self.annotations, self.classes)
 
     def evaluator(self) -> Evaluator:
