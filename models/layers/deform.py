@@ -1,4 +1,4 @@
-"""Deformable convolutions that predict their own offsets.
+"""Deformable convolutions (Dai et al., "Deformable Convolutional Networks").
 
 Shape letters: B images, C channels, H x W pixels, k kernel size, G offset groups.
 """
@@ -8,6 +8,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
+
+
+class GuidedDeformConv2d(nn.Conv2d):
+    """Deformable convolution whose offsets are given with the map, without bias."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, padding: int = 0) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding, bias=False)
+        nn.init.normal_(self.weight, std=0.01)
+
+    def forward(self, x: Tensor, offset: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, C, H, W) and (B, 2 k k, H', W') offsets, (y, x) by (y, x), to (B, C', H', W')."""
+        return deform_conv2d(x, offset.to(x.dtype), self.weight, padding=self.padding)  # type: ignore[arg-type]
 
 
 class DeformConv2d(nn.Conv2d):
