@@ -16,6 +16,10 @@ class OneOf:
 
     policies: tuple[tuple[Transform, ...], ...]
 
+    def __post_init__(self) -> None:
+        if not self.policies:
+            raise ValueError("OneOf.policies: expected at least one sequence of transforms")
+
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         for transform in self.policies[int(rng.integers(len(self.policies)))]:
             sample = transform(sample, rng)

@@ -34,6 +34,10 @@ class Mosaic:
     center: tuple[float, float] = (0.5, 1.5)
     fill: tuple[float, float, float] = (114, 114, 114)
 
+    def __post_init__(self) -> None:
+        if not len(self.others):
+            raise ValueError("Mosaic.others: expected at least one sample")
+
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         width, height = self.size
         x, y = int(width * rng.uniform(*self.center)), int(height * rng.uniform(*self.center))

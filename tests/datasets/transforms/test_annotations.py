@@ -69,3 +69,8 @@ def test_one_of_chooses_evenly():
     choice = OneOf(((), (Flip(1.0),), (Flip(1.0, "vertical"),)))
     corners = [tuple(choice(sample, rng).image[0, 0, :2]) for _ in range(1500)]
     assert all(0.29 < corners.count(corner) / 1500 < 0.38 for corner in ((0, 0), (0, 4), (3, 0)))
+
+
+def test_no_choice_is_refused():
+    with pytest.raises(ValueError, match="at least one sequence"):
+        OneOf(())

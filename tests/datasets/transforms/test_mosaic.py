@@ -71,3 +71,8 @@ def test_same_seed_same_sample_and_the_input_is_left_alone():
         np.testing.assert_array_equal(a, b)
     for a, b in zip(before, copied(samples[0])):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_dataset_without_images_is_refused():
+    with pytest.raises(ValueError, match="at least one sample"):
+        Mosaic([])
