@@ -35,10 +35,13 @@ class SmoothL1Loss:
     weight: float = 1.0
     on_boxes = False
 
+    def each(self, pred: Tensor, target: Tensor) -> Tensor:
+        """(N, D) loss of every number."""
+        diff = (pred - target).abs()
+        return self.weight * torch.where(diff < self.beta, 0.5 * diff**2 / self.beta, diff - 0.5 * self.beta)
+
     def __call__(
         self, pred: Tensor, target: Tensor, weight: Tensor | None = None, normalizer: float | Tensor = 1.0
     ) -> Tensor:
         """The sum, times ``weight`` (N, D), divided by ``normalizer``."""
-        diff = (pred - target).abs()
-        loss = torch.where(diff < self.beta, 0.5 * diff**2 / self.beta, diff - 0.5 * self.beta)
-        return self.weight * weighted_sum(loss, weight, normalizer)
+        return weighted_sum(self.each(pred, target), weight, normalizer)

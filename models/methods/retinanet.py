@@ -63,7 +63,7 @@ class RetinaHead(DenseHead):
         self.coder = coder or DeltaCoder()
         self.assigner = assigner or MaxIoUAssigner(positive=0.5, negative=0.4)
         self.sampler = AllSampler()
-        self.class_loss, self.box_loss = class_loss or FocalLoss(), box_loss or L1Loss()
+        self.loss_cls, self.loss_bbox = class_loss or FocalLoss(), box_loss or L1Loss()
         per_location = self.anchors.anchors_per_location[0]
         self.cls_convs = tower(in_channels, channels, depth, norm)
         self.reg_convs = tower(in_channels, channels, depth, norm)
@@ -92,15 +92,15 @@ class RetinaHead(DenseHead):
             assign=self.assigner,
             sampler=self.sampler,
             coder=self.coder,
-            box_loss=self.box_loss,
+            box_loss=self.loss_bbox,
         )
         loss_cls, loss_bbox = anchor_losses(
             all_by_prior(logits, self.num_classes),
             all_by_prior(codes, 4),
             anchors,
             wanted,
-            class_loss=self.class_loss,
-            box_loss=self.box_loss,
+            class_loss=self.loss_cls,
+            box_loss=self.loss_bbox,
             coder=self.coder,
             normalizer=wanted.positives,
         )
