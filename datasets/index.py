@@ -481,7 +481,7 @@ def cached(sources: Iterable[Path], settings: Sequence[object], parse: Callable[
     if folder.is_dir():
         try:
             return load(folder)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, EOFError):
             # Half deleted or damaged from outside: parse again and put a whole one in its place.
             shutil.rmtree(folder, ignore_errors=True)
     index = parse()
