@@ -1,0 +1,226 @@
+"""PAA: Kim and Lee, "Probabilistic Anchor Assignment with IoU Prediction for Object Detection".
+
+ATSS's network, whose third output predicts the IoU of the box. Which candidates of an object are positive is found
+from the network's own losses on them: two Gaussians are fitted, and those of the lower one count.
+
+Shape letters: B images, L levels, P anchors of all levels, K classes, N objects of an image, M candidates of an object,
+D detections.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...ops.overlaps import elementwise_iou
+from ..assigners import BACKGROUND, Assignment, MaxIoUAssigner
+from ..backbones.resnet import ResNet
+from ..boxes import to_output_frame
+from ..dense.anchor_targets import batch_objects
+from ..dense.head import all_by_prior, by_prior, feature_sizes
+from ..dense.points import per_point
+from ..dense.postprocess import multiclass_nms
+from ..detectors.single_stage import SingleStageDetector
+from ..losses import soft_binary_cross_entropy
+from ..settings import DenseTest
+from ..structures import Detections, ImageBatch, Targets
+from .atss import ATSSHead, output_pyramid
+
+
+@dataclass
+class PAATest(DenseTest):
+    """``candidates_per_level`` counts locations, by their best class. score_voting: whether boxes are voted on."""
+
+    score_voting: bool = True
+
+
+def ordered_in_groups(values: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices that sort by group and inside it by value, and the place of each of them in its group."""
+    order = values.argsort()
+    order = order[groups[order].argsort(stable=True)]
+    ordered = groups[order]
+    return order, torch.arange(len(order), device=order.device) - torch.searchsorted(ordered, ordered)
+
+
+def fit_two_gaussians(
+    values: Tensor, valid: Tensor, steps: int = 100, tolerance: float = 1e-3, least_variance: float = 1e-6
+) -> tuple[Tensor, Tensor]:
+    """Fit a mixture of two Gaussians to each row by expectation maximization (section 3.2).
+
+    The means start at the least and the greatest value, the variances at 1. A row is done when its mean
+    log-likelihood changes by less than ``tolerance``.
+
+    values: (N, M). valid: (N, M), at least one true in each row.
+    Returns: (N, M) whether a value belongs to the first Gaussian, and (N, M) its log-likelihood.
+    """
+    x, mask = values.double()[:, None], valid.double()[:, None]
+    count = mask.sum(dim=2)
+    low = values.masked_fill(~valid, float("inf")).amin(dim=1)
+    high = values.masked_fill(~valid, float("-inf")).amax(dim=1)
+    mean = torch.stack((low, high), dim=1).double()
+    variance, share = torch.ones_like(mean), torch.full_like(mean, 0.5)
+    before = torch.full_like(count, float("-inf"))
+    active = torch.ones_like(count, dtype=torch.bool)
+
+    def log_probability() -> Tensor:
+        spread = (x - mean[..., None]) ** 2 / variance[..., None] + (2 * math.pi * variance[..., None]).log()
+        return share[..., None].log() - spread / 2
+
+    for _ in range(steps):
+        each = log_probability()
+        total = each.logsumexp(dim=1, keepdim=True)
+        likelihood = (total * mask).sum(dim=2) / count
+        belongs = (each - total).exp() * mask
+        weight = belongs.sum(dim=2) + 10 * torch.finfo(x.dtype).eps
+        centre = (belongs * x).sum(dim=2) / weight
+        spread = (belongs * (x - centre[..., None]) ** 2).sum(dim=2) / weight + least_variance
+        mean, variance = torch.where(active, centre, mean), torch.where(active, spread, variance)
+        share = torch.where(active, weight / count, share)
+        active = active & ((likelihood - before).abs() >= tolerance)
+        before = likelihood
+        if not active.any():
+            break
+    each = log_probability()
+    return (each[:, 0] >= each[:, 1]) & valid, each.logsumexp(dim=1)
+
+
+def likely_positives(losses: Tensor, objects: Tensor, levels: Tensor, count: int, per_level: int = 9) -> Tensor:
+    """Which candidates are positive, (C,) bool (algorithm 1).
+
+    Of each object and level the ``per_level`` candidates of least loss take part. Of those that belong to the lower
+    of the object's two Gaussians, the ones up to the most likely loss are positive.
+
+    losses, objects, levels: (C,) of each candidate. count: N. An object with fewer than two candidates gets none.
+    """
+    positive = torch.zeros_like(objects, dtype=torch.bool)
+    order, place = ordered_in_groups(losses, objects * (levels.max() + 1) + levels)
+    chosen = order[place < per_level]
+    order, place = ordered_in_groups(losses[chosen], objects[chosen])
+    chosen = chosen[order]
+    table = chosen.new_full((count, int(place.max()) + 1), -1)
+    table[objects[chosen], place] = chosen
+    table = table[(table >= 0).sum(dim=1) >= 2]
+    if len(table) == 0:
+        return positive
+    valid = table >= 0
+    lower, likelihood = fit_two_gaussians(losses[table], valid)
+    most_likely = likelihood.masked_fill(~lower, float("-inf")).argmax(dim=1, keepdim=True)
+    kept = lower & (torch.arange(table.shape[1], device=table.device) <= most_likely)
+    positive[table[kept]] = True
+    return positive
+
+
+def vote(
+    found: Detections, boxes: Tensor, scores: Tensor, labels: Tensor, least_overlap: float = 0.01, width: float = 0.025
+) -> Tensor:
+    """(D, 4) boxes of the detections, each the mean of the candidates of its class that overlap it (section 3.4).
+
+    A candidate's weight is its score times ``exp(-(1 - IoU)**2 / width)``.
+
+    boxes: (C, 4), scores: (C,) and labels: (C,) of the candidates before suppression.
+    """
+    order = labels.argsort()
+    ordered = labels[order]
+    start, end = (torch.searchsorted(ordered, found.labels, right=right) for right in (False, True))
+    pairs = end - start
+    detection = torch.arange(len(found), device=boxes.device).repeat_interleave(pairs)
+    place = torch.arange(len(detection), device=boxes.device) - (pairs.cumsum(0) - pairs)[detection]
+    candidate = order[start[detection] + place]
+    overlap = elementwise_iou(found.boxes[detection], boxes[candidate])
+    weight = (-((1 - overlap) ** 2) / width).exp() * scores[candidate] * (overlap > least_overlap)
+    total = weight.new_zeros(len(found), 1).index_add(0, detection, weight[:, None])
+    voted = torch.zeros_like(found.boxes).index_add(0, detection, weight[:, None] * boxes[candidate])
+    return torch.where(total > 0, voted / total, found.boxes)
+
+
+class PAAHead(ATSSHead):
+    """ATSS's head with probabilistic assignment; its third output is the IoU of the box, by sigmoid."""
+
+    def __init__(self, *, num_classes: int) -> None:
+        super().__init__(num_classes=num_classes, box_weight=1.3, centerness_weight=0.5)
+        self.candidates = MaxIoUAssigner(positive=0.1, negative=0.1)
+
+    @torch.no_grad()
+    def assign(self, logits: Tensor, codes: Tensor, levels: Sequence[Tensor], target: Targets) -> Assignment:
+        """Assignment of the anchors of one image from (P, K) logits and (P, 4) codes."""
+        anchors = torch.cat(list(levels))
+        first = self.candidates(anchors, target.boxes)
+        candidate = first.positive.nonzero()[:, 0]
+        if len(candidate) == 0:
+            return first
+        objects = first.matched[candidate]
+        losses = self.class_loss.each(logits[candidate], target.labels[objects]).sum(dim=1) + self.box_loss.each(
+            self.coder.decode(anchors[candidate], codes[candidate]), target.boxes[objects]
+        )
+        level = per_point(range(len(levels)), levels).long()[candidate]
+        rejected = candidate[~likely_positives(losses, objects, level, len(target))]
+        return Assignment(first.matched.index_fill(0, rejected, BACKGROUND), first.overlaps)
+
+    def loss(
+        self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        levels = self.anchors(feature_sizes(outputs[0]), outputs[0][0].device)
+        logits, codes, overlaps = (
+            all_by_prior(kind, channels) for kind, channels in zip(outputs, (self.num_classes, 4, 1), strict=True)
+        )
+        labels, boxes = batch_objects(
+            [self.assign(*one, levels, target) for *one, target in zip(logits, codes, targets, strict=True)],
+            targets,
+            self.num_classes,
+        )
+        positive = labels < self.num_classes
+        count = positive.sum()
+        wanted = boxes[positive]
+        pred = self.coder.decode(torch.cat(levels).expand_as(boxes)[positive], codes[positive])
+        overlap = elementwise_iou(pred.detach(), wanted)
+        return {
+            "loss_cls": self.class_loss(logits.flatten(0, 1), labels.flatten(), None, count.clamp(min=len(targets))),
+            "loss_bbox": self.box_loss(pred, wanted, overlap.clamp(min=1e-12), overlap.sum()),
+            "loss_iou": self.centerness_weight
+            * soft_binary_cross_entropy(overlaps[positive][:, 0], overlap, None, count),
+        }
+
+    def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: PAATest) -> list[Detections]:
+        logits, codes, overlaps = outputs
+        anchors = self.anchors(feature_sizes(logits), logits[0].device)
+        scores = [
+            (by_prior(logit, self.num_classes).sigmoid() * by_prior(overlap, 1).sigmoid()).sqrt()
+            for logit, overlap in zip(logits, overlaps, strict=True)
+        ]
+        deltas = [by_prior(level, 4) for level in codes]
+        detections = []
+        for index, size in enumerate(images.sizes):
+            kept, boxes = [], []
+            for level, level_anchors in enumerate(anchors):
+                score = scores[level][index]
+                best = score.amax(dim=1).topk(min(test.candidates_per_level, len(score))).indices
+                kept.append(score[best])
+                boxes.append(self.coder.decode(level_anchors[best], deltas[level][index][best], size))
+            score, box = torch.cat(kept), to_output_frame(torch.cat(boxes), images, index)
+            found, _ = multiclass_nms(
+                box,
+                score,
+                score_threshold=test.score_threshold,
+                nms_threshold=test.nms_threshold,
+                max_per_image=test.max_per_image,
+            )
+            if test.score_voting:
+                place, label = (score > test.score_threshold).nonzero(as_tuple=True)
+                found = replace(found, boxes=vote(found, box[place], score[place, label], label))
+            detections.append(found)
+        return detections
+
+
+def paa(num_classes: int, *, backbone: Callable[[], ResNet]) -> SingleStageDetector:
+    """PAA on a backbone with four stages."""
+    body = backbone()
+    return SingleStageDetector(
+        backbone=body,
+        neck=output_pyramid(body.out_channels),
+        bbox_head=PAAHead(num_classes=num_classes),
+        test=PAATest(nms_threshold=0.6),
+    )
