@@ -224,11 +224,14 @@ def _indices(keep: np.ndarray, count: int) -> np.ndarray:
 class PolygonMasks:
     """Masks as polygons: ``polygons[i]`` holds the parts of object i, each (n, 2) x, y in pixels.
 
-    Geometry moves the coordinates, so nothing is lost however often the image is resized.
+    Geometry moves the coordinates, so nothing is lost however often the image is resized. window: xyxy part of the
+    image outside of which nothing is drawn, so that what a crop cut off does not come back on a larger canvas; the
+    whole image where absent.
     """
 
     polygons: tuple[tuple[np.ndarray, ...], ...]
     size: tuple[int, int]
+    window: tuple[float, float, float, float] | None = None
 
     def __len__(self) -> int:
         return len(self.polygons)
@@ -238,9 +241,11 @@ class PolygonMasks:
 
     def decode(self) -> np.ndarray:
         masks = np.zeros((len(self), *self.size), np.uint8)
+        left, top, right, bottom = (math.floor(edge + 0.5) for edge in self._window())
+        seen = np.s_[top:bottom, left:right]
         for mask, parts in zip(masks, self.polygons):
             if parts:
-                mask[:] = _coco.decode(encode_polygons(parts, self.size))
+                mask[seen] = _coco.decode(encode_polygons(parts, self.size))[seen]
         return masks
 
     def resize(self, size: tuple[int, int]) -> PolygonMasks:
@@ -259,7 +264,13 @@ class PolygonMasks:
 
     def _moved(self, scale: np.ndarray, shift: np.ndarray, size: tuple[int, int]) -> PolygonMasks:
         moved = tuple(tuple(part * scale + shift for part in parts) for parts in self.polygons)
-        return PolygonMasks(moved, (int(size[0]), int(size[1])))
+        h, w = int(size[0]), int(size[1])
+        corners = np.sort(np.reshape(self._window(), (2, 2)) * scale + shift, axis=0).clip(0, [w, h])
+        left, top, right, bottom = corners.reshape(-1).tolist()
+        return PolygonMasks(moved, (h, w), (left, top, right, bottom))
+
+    def _window(self) -> tuple[float, float, float, float]:
+        return (0, 0, self.size[1], self.size[0]) if self.window is None else self.window
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdk.datasets.transforms import CenterCropPad, MinIoUCrop, RandomCrop
+from sdk.datasets.transforms import CenterCropPad, Expand, Flip, MinIoUCrop, RandomCrop
 from traced import assert_follows, assert_tight, copied, sources, traced_sample, traced_samples
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -166,6 +166,16 @@ def test_same_seed_same_sample_and_the_input_is_left_alone(transform):
         np.testing.assert_array_equal(a, b)
     for a, b in zip(before, copied(sample)):
         np.testing.assert_array_equal(a, b)
+
+
+@given(traced_samples(), SEEDS, st.sampled_from(["horizontal", "vertical", "diagonal"]))
+def test_what_was_cut_off_does_not_come_back(sample, seed, direction):
+    """Cropped, mirrored, and on a larger canvas again, polygons end where the pixels do."""
+    rng = np.random.default_rng(seed)
+    cropped = RandomCrop((30, 40), allow_empty=True)(sample, rng)
+    after = Expand((1, 3), probability=1)(Flip(1.0, direction)(cropped, rng), rng)
+    assert_follows(sample, after)
+    assert_tight(after)
 
 
 def test_wrong_settings_are_refused():

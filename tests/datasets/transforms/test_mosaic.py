@@ -4,24 +4,25 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sdk.datasets.masks import BitMasks, PolygonMasks
 from sdk.datasets.transforms import Mosaic
 from traced import INSIDE, assert_tight, copied, traced_sample
 
 
-def numbered(count, h=100, w=100):
+def numbered(count, h=100, w=100, kind=BitMasks):
     """Traced samples of the mosaic's own size, which are thus not resized; green says which one it is."""
     samples = []
     for number in range(count):
-        sample = traced_sample(h, w, 3, number, ignored=number % 2)
+        sample = traced_sample(h, w, 3, number, kind, ignored=number % 2)
         image = sample.image.copy()
         image[..., 0] = number
         samples.append(replace(sample, image=image, labels=sample.labels + 10 * number))
     return samples
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_objects_stay_with_their_pixels(seed):
-    samples = numbered(5)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([BitMasks, PolygonMasks]))
+def test_objects_stay_with_their_pixels(seed, kind):
+    samples = numbered(5, kind=kind)
     joined = Mosaic(samples[1:], (100, 100))(samples[0], np.random.default_rng(seed))
     assert joined.size == (200, 200)
     assert_tight(joined)
