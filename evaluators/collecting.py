@@ -9,6 +9,7 @@ Shape letters: D detections so far, N detections of one image, M images.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,10 @@ def mask_areas(masks: Sequence[RLE]) -> np.ndarray:
     # pycocotools 2.0 keeps the number of masks in eight bits under numpy 2 and fails at 256.
     parts = [coco_mask.area(list(masks[i : i + 255])) for i in range(0, len(masks), 255)]
     return np.concatenate([np.zeros(0), *parts])
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class Collector:
@@ -211,27 +216,27 @@ class Collector:
         if self._count or self.seen.any():
             raise ValueError(f"{path}: detections were given before; a results file is scored alone")
         with_boxes = bool(entries) and isinstance(entries[0], dict) and bool(entries[0].get("bbox"))
-        labels = {category: label for label, category in enumerate(self._truth.category_ids)}
-        rows, kept, masks = [], [], []
-        for number, entry in enumerate(entries):
-            row, label, score, box, mask = self._entry(path, number, entry, labels, with_boxes)
-            if label is None:
-                category = entry["category_id"]
-                self.unknown_categories[category] = self.unknown_categories.get(category, 0) + 1
-                continue
-            rows.append((row, label))
-            kept.append((score, *box))
-            masks.append(mask)
-        image, label = np.array(rows, np.int64).reshape(-1, 2).T
-        values = np.array(kept, np.float64).reshape(-1, 5)
+        with_masks = self._overlaps is not None or not with_boxes
+        image, label, values = self._columns_of(path, entries, with_boxes)
+        masks = [self._mask(path, i, entry, int(image[i])) for i, entry in enumerate(entries)] if with_masks else []
+        if not with_boxes:
+            values[:, 1:] = [coco_mask.toBbox(mask) for mask in masks]
+        known = np.flatnonzero(label >= 0)
+        for i in np.flatnonzero(label < 0):
+            category = entries[i]["category_id"]
+            self.unknown_categories[category] = self.unknown_categories.get(category, 0) + 1
+        del entries
+        image, label, values = image[known], label[known], values[known]
+        masks = [masks[i] for i in known] if with_masks else []
         order = np.argsort(image, kind="stable")
         image, label, values = image[order], label[order], values[order]
-        areas = mask_areas([masks[i] for i in order]) if len(masks) and masks[0] else np.zeros(len(image))
+        masks = [masks[i] for i in order] if with_masks else []
+        areas = mask_areas(masks) if with_masks else np.zeros(len(image))
         starts = np.searchsorted(image, np.arange(len(self.seen) + 1))
         if self._overlaps is not None:
             for row in np.unique(image):
-                own = [masks[i] for i in order[starts[row] : starts[row + 1]]]
-                pairs = self._overlaps(int(row), own, mask_areas(own))
+                own = slice(starts[row], starts[row + 1])
+                pairs = self._overlaps(int(row), masks[own], areas[own])
                 self._pairs.append(Pairs(pairs.detection + starts[row], pairs.truth, pairs.iou))
         self._store(
             {
@@ -247,50 +252,64 @@ class Collector:
         )
         self.seen[:] = True
 
-    def _entry(
-        self, path: Path, number: int, entry: Any, labels: dict[int, int], with_boxes: bool
-    ) -> tuple[int, int | None, float, list[float], RLE | None]:
+    def _columns_of(self, path: Path, entries: list[Any], with_boxes: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(n,) image rows, (n,) labels with -1 for unknown categories, (n, 5) score and box of a results file."""
+        labels = {category: label for label, category in enumerate(self._truth.category_ids)}
+        values = np.zeros((len(entries), 5))
+        try:
+            image = np.array([self._truth.position.get(e["image_id"], -1) for e in entries], np.int64)
+            label = np.array([labels.get(e["category_id"], -1) for e in entries], np.int64)
+            scores = np.array([e["score"] for e in entries])
+            boxes = np.array([e["bbox"] for e in entries]) if with_boxes else np.zeros((len(entries), 4))
+            fits = scores.dtype.kind in "iuf" and boxes.dtype.kind in "iuf" and boxes.shape == (len(entries), 4)
+            if entries and fits:
+                values[:, 0], values[:, 1:] = scores, boxes
+                fits = bool((image >= 0).all() and np.isfinite(values).all() and (values[:, 3:] >= 0).all())
+        except (KeyError, TypeError, ValueError, OverflowError):
+            fits = False
+        if entries and not fits:
+            # Reading columns is fast and cannot say where a fault is: look at one entry after the other.
+            for number, entry in enumerate(entries):
+                self._check_entry(path, number, entry, with_boxes)
+            raise DatasetError("entries are not of one kind", file=path)
+        return image, label, values
+
+    def _check_entry(self, path: Path, number: int, entry: Any, with_boxes: bool) -> None:
+        """Raises DatasetError for an entry of a results file that cannot be used."""
         where = f"entry {number}"
         if not isinstance(entry, dict):
             raise DatasetError("not a detection", file=path, where=where, found=entry, expected="an object")
-        for field in ("image_id", "category_id", "score"):
+        for field in ("image_id", "category_id", "score", *(["bbox"] if with_boxes else [])):
             if field not in entry:
                 raise DatasetError("field is missing", file=path, where=where, field=field, found=sorted(entry))
-        score = entry["score"]
-        if not isinstance(score, int | float) or isinstance(score, bool) or not np.isfinite(score):
-            raise DatasetError("not a finite number", file=path, where=where, field="score", found=score)
-        try:
-            row = self._truth.position.get(entry["image_id"])
-            label = labels.get(entry["category_id"])
-        except TypeError:
-            raise DatasetError("ids are numbers or texts", file=path, where=where, found=entry) from None
-        if row is None:
+        for field in ("image_id", "category_id"):
+            if not isinstance(entry[field], int | str):
+                raise DatasetError("not an id", file=path, where=where, field=field, found=entry[field])
+        if entry["image_id"] not in self._truth.position:
             raise DatasetError(
                 "image is not in the dataset", file=path, where=where, field="image_id", found=entry["image_id"]
             )
-        mask = None
-        if self._overlaps is not None or not with_boxes:
-            if "segmentation" not in entry:
-                raise DatasetError("there is no mask", file=path, where=where, field="segmentation", found=sorted(entry))
-            height, width = (int(v) for v in self._truth.sizes[row])
-            try:
-                counts = check_rle(entry["segmentation"], (height, width))
-            except DatasetError as error:
-                raise DatasetError(
-                    error.problem, file=path, where=where, field=error.field, found=error.found, expected=error.expected
-                ) from None
-            mask = {"size": [height, width], "counts": counts}
-        if not with_boxes:
-            x, y, w, h = coco_mask.toBbox(mask).tolist()
-            return row, label, float(score), [x, y, w, h], mask
-        box = entry.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
+        if not _is_finite(entry["score"]):
+            raise DatasetError("not a finite number", file=path, where=where, field="score", found=entry["score"])
+        box = entry["bbox"] if with_boxes else [0, 0, 0, 0]
+        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)) or min(box[2:]) < 0:
             raise DatasetError(
-                "not a box", file=path, where=where, field="bbox", found=box, expected="[x, y, width, height]"
+                "not a box", file=path, where=where, field="bbox", found=box, expected="[x, y, width, height], finite"
             )
-        if not np.isfinite(box).all() or box[2] < 0 or box[3] < 0:
-            raise DatasetError("not finite or of negative size", file=path, where=where, field="bbox", found=box)
-        return row, label, float(score), box, mask
+
+    def _mask(self, path: Path, number: int, entry: dict[str, Any], row: int) -> RLE:
+        """The checked mask of an entry: pycocotools does not survive malformed ones."""
+        where = f"entry {number}"
+        if "segmentation" not in entry:
+            raise DatasetError("there is no mask", file=path, where=where, field="segmentation", found=sorted(entry))
+        height, width = (int(v) for v in self._truth.sizes[row])
+        try:
+            counts = check_rle(entry["segmentation"], (height, width))
+        except DatasetError as error:
+            raise DatasetError(
+                error.problem, file=path, where=where, field=error.field, found=error.found, expected=error.expected
+            ) from None
+        return {"size": [height, width], "counts": counts}
 
     def state(self) -> dict[str, Any]:
         """Everything collected as plain arrays, small enough to gather across ranks."""
