@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .datasets.sample import Sample
 from .datasets.transforms import Preprocessing
+from .datasets.transforms.canvas import place
 from .models.recipe import Recipe
 from .models.structures import ImageBatch, Targets
 
@@ -55,16 +56,22 @@ class Collate:
         padded = [self.preprocessing.padded_size(sample.size) for sample in samples]
         height, width = max(size[0] for size in padded), max(size[1] for size in padded)
         pixels = np.zeros((len(samples), 3, height, width), np.float32)
-        for image, sample in zip(pixels, samples):
+        corners = [self.preprocessing.offset(sample.size) for sample in samples]
+        for image, sample, (top, left) in zip(pixels, samples, corners):
             h, w = sample.size
-            self.preprocessing.normalize(sample.image, image[:, :h, :w])
+            self.preprocessing.normalize(sample.image, image[:, top : top + h, left : left + w])
         images = ImageBatch(
             torch.from_numpy(pixels),
             [sample.size for sample in samples],
             [sample.original_size for sample in samples],
             [sample.scale for sample in samples],
+            [(left, top) for top, left in corners] if any(map(any, corners)) else None,
         )
-        targets = [self._targets(sample, height, width) for sample in samples]
+        placed = [
+            place(sample, *corner, (height, width)) if any(corner) else sample
+            for sample, corner in zip(samples, corners)
+        ]
+        targets = [self._targets(sample, height, width) for sample in placed]
         return Batch(images, targets, tuple(s.image_id for s in samples), tuple(s.path for s in samples))
 
     def _targets(self, sample: Sample, height: int, width: int) -> Targets:
@@ -76,7 +83,9 @@ class Collate:
             masks = _padded(objects.masks.decode().reshape(-1, *sample.size), height, width, 0)
         if self.semantic:
             if sample.semantic is None:
-                raise ValueError(f"image {sample.image_id!r}: the detector reads a semantic map, the dataset gives none")
+                raise ValueError(
+                    f"image {sample.image_id!r}: the detector reads a semantic map, the dataset gives none"
+                )
             semantic = _padded(sample.semantic, height, width, 255)
         if self.proposals:
             if sample.proposals is None:
@@ -98,4 +107,3 @@ def _padded(values: np.ndarray, height: int, width: int, fill: int) -> Tensor:
     out = np.full((*values.shape[:-2], height, width), fill, dtype=np.uint8)
     out[..., :h, :w] = values
     return torch.from_numpy(out)
-
