@@ -16,7 +16,8 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: 
 
     Equal to ``grid_sample`` (align_corners false, zeros outside) on the whole image, without its float canvas.
 
-    masks: (N, h, w) probabilities. boxes: (N, 4) xyxy in image pixels; a box without area gives an empty mask.
+    masks: (N, h, w) probabilities. boxes: (N, 4) xyxy in image pixels; a box without width or
+        height is pasted with the middle of its mask on the pixels around it, as the reference does on a CPU.
     size: (H, W). threshold: above 0; a pixel is set where its value is at least that.
     Returns: (N, H, W) bool.
     Raises: for wrong shapes, dtypes or devices, and on the CPU for boxes that are not finite.

@@ -161,8 +161,8 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
     x0, y0, x1, y1 = boxes.unbind(1)
     xs = torch.arange(width, device=boxes.device, dtype=boxes.dtype) + 0.5
     ys = torch.arange(height, device=boxes.device, dtype=boxes.dtype) + 0.5
-    xs = (xs - x0[:, None]) / (x1 - x0)[:, None] * 2 - 1
-    ys = (ys - y0[:, None]) / (y1 - y0)[:, None] * 2 - 1
+    xs = _mask_coordinates(xs, x0[:, None], x1[:, None])
+    ys = _mask_coordinates(ys, y0[:, None], y1[:, None])
     step = max(1, PASTE_ELEMENTS // (height * width))
     for start in range(0, len(masks), step):
         part = slice(start, start + step)
@@ -174,8 +174,20 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
             dim=3,
         )
         pasted[part] = F.grid_sample(masks[part, None], grid, align_corners=False)[:, 0] >= threshold
-    solid = (x1 > x0) & (y1 > y0)
-    return pasted & solid[:, None, None]
+    return pasted
+
+
+def _mask_coordinates(pixels: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Pixel centres (P,) as coordinates -1..1 of masks between low and high (N, 1): (N, P).
+
+    A box without extent is pasted on the pixels around it, with the middle of the mask; negative extents on none.
+    """
+    far = 3.0
+    around = (pixels > low.floor() - 1) & (pixels < high.ceil() + 1)
+    inside = (pixels - low) / (high - low) * 2 - 1
+    flat = torch.where(around, torch.zeros_like(inside), torch.full_like(inside, far))
+    inside = torch.where(high == low, flat, inside)
+    return torch.where(high < low, torch.full_like(inside, far), inside)
 
 
 def paste_and_encode(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> list[dict]:
@@ -201,7 +213,9 @@ def _bilinear(features: Tensor, batch: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """
     height, width = features.shape[1:3]
     outside = (y < -1) | (y > height) | (x < -1) | (x > width)
-    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    # Written with where, as the gradient of clamp at its ends differs between versions of PyTorch.
+    y = torch.where((y > 0) & (y < height - 1), y, y.detach().clamp(0, height - 1))
+    x = torch.where((x > 0) & (x < width - 1), x, x.detach().clamp(0, width - 1))
     top, left = y.detach().floor().long(), x.detach().floor().long()
     bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
     dy, dx = (y - top).unsqueeze(2), (x - left).unsqueeze(2)

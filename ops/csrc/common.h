@@ -126,6 +126,10 @@ inline Tensor packed(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
+inline std::optional<Tensor> packed(const std::optional<Tensor>& tensor) {
+  return tensor ? std::optional<Tensor>(packed(*tensor)) : std::nullopt;
+}
+
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes) {
   return torch::stable::new_empty(like, {sizes.begin(), sizes.size()});
 }

@@ -15,12 +15,11 @@ inline void check_corner_pool_arguments(const Tensor& x, int64_t direction) {
 
 // A plane is `lines` lines of `length` pixels. Line i starts at `first + i * line_step`, and goes on by `step`.
 struct CornerPoolPlan {
-  int64_t height, width;
   bool along_rows;
   int64_t lines, length, first, step, line_step;
 
-  CornerPoolPlan(const Tensor& x, int64_t direction)
-      : height(x.size(2)), width(x.size(3)), along_rows(direction == LEFT || direction == RIGHT) {
+  CornerPoolPlan(const Tensor& x, int64_t direction) : along_rows(direction == LEFT || direction == RIGHT) {
+    const int64_t height = x.size(2), width = x.size(3);
     const bool backwards = direction == TOP || direction == LEFT;
     lines = along_rows ? height : width;
     length = along_rows ? width : height;

@@ -90,8 +90,8 @@ struct RoiSample {
     if (!inside) {
       return;
     }
-    slope_x = x >= W(0) && x <= right ? W(1) : W(0);
-    slope_y = y >= W(0) && y <= bottom ? W(1) : W(0);
+    slope_x = x > W(0) && x < right ? W(1) : W(0);
+    slope_y = y > W(0) && y < bottom ? W(1) : W(0);
     x = x < W(0) ? W(0) : (x > right ? right : x);
     y = y < W(0) ? W(0) : (y > bottom ? bottom : y);
     const int64_t column = static_cast<int64_t>(x), row = static_cast<int64_t>(y);

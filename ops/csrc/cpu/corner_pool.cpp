@@ -3,65 +3,61 @@
 #include "../corner_pool.h"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 namespace sdk {
 namespace {
 
-// Each pixel along the line takes over the maximum `best` so far if it is at least that; NaN stays, as in cummax.
+// Whether a pixel takes over from the maximum of those before it; NaN does and stays, as in cummax.
 template <typename W>
 inline __attribute__((always_inline)) bool takes_over(W value, W best) {
-  return value != value || (best == best && value >= best);
+  return (value != value) | (value >= best);
 }
 
-// Carries maxima from one row (or pixel) to the next: `next` becomes max(next's input, previous).
-template <typename T, typename W = Wide<T>>
-SDK_SIMD void carry_row(const T* __restrict input, const T* __restrict previous, T* __restrict out, int64_t width) {
-  for (int64_t x = 0; x < width; ++x) {
-    const W value = static_cast<W>(input[x]), best = static_cast<W>(previous[x]);
-    out[x] = takes_over(value, best) ? input[x] : previous[x];
-  }
-}
+// Lines are walked side by side, so that one line's wait for its last maximum is another's turn.
+constexpr int64_t LANES = 64;
 
-template <typename T>
-void pool_line(const T* input, T* out, int64_t length, int64_t step) {
-  T best = input[0];
-  for (int64_t i = 0; i < length; ++i) {
-    const T value = input[i * step];
-    best = takes_over(static_cast<Wide<T>>(value), static_cast<Wide<T>>(best)) ? value : best;
-    out[i * step] = best;
-  }
-}
-
-template <typename T>
-void pool_plane(const T* input, T* out, const CornerPoolPlan& plan) {
-  if (plan.along_rows) {
-    for (int64_t y = 0; y < plan.height; ++y) {
-      const int64_t start = y * plan.width + plan.first;
-      pool_line(input + start, out + start, plan.width, plan.step);
+template <typename T, bool ROWS, typename W = Wide<T>>
+SDK_SIMD void pool_lines(const T* __restrict input, T* __restrict out, const CornerPoolPlan& plan) {
+  const int64_t line_step = ROWS ? plan.line_step : 1;
+  for (int64_t first = 0; first < plan.lines; first += LANES) {
+    const int64_t lanes = std::min(LANES, plan.lines - first);
+    W best[LANES];
+    std::fill_n(best, LANES, -std::numeric_limits<W>::infinity());
+    for (int64_t i = 0; i < plan.length; ++i) {
+      const int64_t at = plan.first + first * line_step + i * plan.step;
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        const W value = static_cast<W>(input[at + lane * line_step]);
+        best[lane] = takes_over(value, best[lane]) ? value : best[lane];
+        out[at + lane * line_step] = static_cast<T>(best[lane]);
+      }
     }
-    return;
-  }
-  int64_t row = plan.first;
-  std::copy(input + row, input + row + plan.width, out + row);
-  for (int64_t y = 1; y < plan.height; ++y) {
-    carry_row(input + row + plan.step, out + row, out + row + plan.step, plan.width);
-    row += plan.step;
   }
 }
 
 // The gradient of each output goes to where its maximum came from.
-template <typename T, typename W = Wide<T>>
-void scatter_line(const T* input, const T* grad, W* sums, int64_t length, int64_t step) {
-  W best = static_cast<W>(input[0]);
-  int64_t source = 0;
-  for (int64_t i = 0; i < length; ++i) {
-    const W value = static_cast<W>(input[i * step]);
-    if (takes_over(value, best)) {
-      best = value;
-      source = i;
+template <typename T, bool ROWS, typename W = Wide<T>>
+SDK_SIMD void scatter_lines(
+    const T* __restrict input, const T* __restrict grad, W* __restrict sums, const CornerPoolPlan& plan) {
+  const int64_t line_step = ROWS ? plan.line_step : 1;
+  for (int64_t first = 0; first < plan.lines; first += LANES) {
+    const int64_t lanes = std::min(LANES, plan.lines - first);
+    W best[LANES];
+    int64_t source[LANES];
+    std::fill_n(best, LANES, -std::numeric_limits<W>::infinity());
+    for (int64_t i = 0; i < plan.length; ++i) {
+      const int64_t at = plan.first + first * line_step + i * plan.step;
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        const W value = static_cast<W>(input[at + lane * line_step]);
+        const bool taken = takes_over(value, best[lane]);
+        source[lane] = taken ? at + lane * line_step : source[lane];
+        best[lane] = taken ? value : best[lane];
+      }
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        sums[source[lane]] += static_cast<W>(grad[at + lane * line_step]);
+      }
     }
-    sums[source * step] += static_cast<W>(grad[i * step]);
   }
 }
 
@@ -77,10 +73,11 @@ Tensor corner_pool(const Tensor& x, int64_t direction) {
     using T = decltype(zero);
     const T* input = input_data<T>(x_in);
     T* result = output_data<T>(out);
-    const int64_t area = plan.height * plan.width;
+    const int64_t area = plan.lines * plan.length;
     parallel_for(0, x.size(0) * x.size(1), grain(area), [&](int64_t begin, int64_t end) {
       for (int64_t plane = begin; plane < end; ++plane) {
-        pool_plane(input + plane * area, result + plane * area, plan);
+        const auto pool = plan.along_rows ? &pool_lines<T, true> : &pool_lines<T, false>;
+        pool(input + plane * area, result + plane * area, plan);
       }
     });
   });
@@ -103,20 +100,13 @@ Tensor corner_pool_backward(const Tensor& grad, const Tensor& x, int64_t directi
     const T* input = input_data<T>(x_in);
     const T* upstream = input_data<T>(grad_in);
     T* result = output_data<T>(out);
-    const int64_t area = plan.height * plan.width;
+    const int64_t area = plan.lines * plan.length;
     parallel_for(0, x.size(0) * x.size(1), grain(area), [&](int64_t begin, int64_t end) {
       std::vector<W> sums(area);
       for (int64_t plane = begin; plane < end; ++plane) {
         std::fill(sums.begin(), sums.end(), W{0});
-        for (int64_t line = 0; line < plan.lines; ++line) {
-          const int64_t start = plan.first + line * plan.line_step;
-          scatter_line(
-              input + plane * area + start,
-              upstream + plane * area + start,
-              sums.data() + start,
-              plan.length,
-              plan.step);
-        }
+        const auto scatter = plan.along_rows ? &scatter_lines<T, true> : &scatter_lines<T, false>;
+        scatter(input + plane * area, upstream + plane * area, sums.data(), plan);
         for (int64_t i = 0; i < area; ++i) {
           result[plane * area + i] = static_cast<T>(sums[i]);
         }

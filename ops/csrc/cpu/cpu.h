@@ -20,7 +20,7 @@ using torch::stable::parallel_for;
 
 // Iterations that are worth a thread of their own when one iteration costs `operations` simple operations.
 inline int64_t grain(int64_t operations) {
-  constexpr int64_t OPERATIONS_PER_THREAD = 32768;
+  constexpr int64_t OPERATIONS_PER_THREAD = 1 << 18;
   return operations >= OPERATIONS_PER_THREAD ? 1 : OPERATIONS_PER_THREAD / (operations > 0 ? operations : 1);
 }
 

@@ -93,7 +93,7 @@ Tensor deform_roi_pool(
   const RoiPoolSizes sizes(
       input, rois, offset, output_height, output_width, spatial_scale, sampling_ratio, gamma);
   const Tensor input_in = packed(input), rois_in = packed(rois);
-  const std::optional<Tensor> offset_in = offset ? std::optional(packed(*offset)) : std::nullopt;
+  const std::optional<Tensor> offset_in = packed(offset);
   const Tensor out = empty(input_in, {sizes.regions, sizes.channels, output_height, output_width});
   const int64_t bins = output_height * output_width, area = sizes.height * sizes.width;
   for_floating(input.scalar_type(), [&](auto zero) {
@@ -143,7 +143,7 @@ std::tuple<Tensor, Tensor> deform_roi_pool_backward(
   check_shape("grad", grad, {sizes.regions, sizes.channels, output_height, output_width});
   check_like("grad", grad, input);
   const Tensor grad_in = packed(grad), input_in = packed(input), rois_in = packed(rois);
-  const std::optional<Tensor> offset_in = offset ? std::optional(packed(*offset)) : std::nullopt;
+  const std::optional<Tensor> offset_in = packed(offset);
   const Tensor by_input = empty(input_in, {sizes.batch, sizes.channels, sizes.height, sizes.width});
   const Tensor by_offset = empty(input_in, {offset ? sizes.regions : 0, 2, output_height, output_width});
   const int64_t bins = output_height * output_width, area = sizes.height * sizes.width;

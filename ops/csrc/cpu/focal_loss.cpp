@@ -130,7 +130,7 @@ Tensor sigmoid_focal_loss(
   check_focal_arguments(logits, labels, gamma, alpha, weight);
   const int64_t rows = logits.size(0), classes = logits.size(1);
   const Tensor logits_in = packed(logits), labels_in = packed(labels);
-  const std::optional<Tensor> weight_in = weight ? std::optional(packed(*weight)) : std::nullopt;
+  const std::optional<Tensor> weight_in = packed(weight);
   check_labels(labels_in, classes);
   const Tensor out = empty(logits_in, {rows, classes});
   for_floating(logits.scalar_type(), [&](auto zero) {
@@ -170,7 +170,7 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_backward(
   check_shape("grad", grad, {rows, classes});
   check_like("grad", grad, logits);
   const Tensor grad_in = packed(grad), logits_in = packed(logits), labels_in = packed(labels);
-  const std::optional<Tensor> weight_in = weight ? std::optional(packed(*weight)) : std::nullopt;
+  const std::optional<Tensor> weight_in = packed(weight);
   check_labels(labels_in, classes);
   const Tensor by_logits = empty(logits_in, {rows, classes});
   const Tensor by_weight = empty(logits_in, {rows});

@@ -44,7 +44,7 @@ Tensor masked_conv2d(
   const MaskedConvSizes sizes(x, mask, weight, bias, padding, stride);
   const Tensor x_in = packed(x), mask_in = packed(mask);
   const Tensor matrix = torch::stable::reshape(weight, {{sizes.outputs, sizes.taps}});
-  const std::optional<Tensor> bias_in = bias ? std::optional(packed(*bias)) : std::nullopt;
+  const std::optional<Tensor> bias_in = packed(bias);
   const Tensor out = zeros(x_in, {sizes.batch, sizes.outputs, sizes.out_height, sizes.out_width});
   const int64_t pixels = sizes.out_height * sizes.out_width;
   const bool* kept = input_data<bool>(mask_in);

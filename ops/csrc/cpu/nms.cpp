@@ -181,7 +181,7 @@ std::tuple<Tensor, Tensor> batched_nms(
     std::vector<KeyOf<W>> suppressed(count, 0);
     const W threshold = round_down<W>(iou_threshold);
     const int64_t mean = count / runs + 1;
-    parallel_for(0, runs, grain(mean * mean), [&](int64_t begin, int64_t end) {
+    parallel_for(0, runs, grain(mean * mean / 4), [&](int64_t begin, int64_t end) {
       for (int64_t run = begin; run < end; ++run) {
         suppress_run(grouped, starts[run], starts[run + 1], threshold, suppressed.data());
       }
@@ -277,7 +277,7 @@ std::tuple<Tensor, Tensor> batched_soft_nms(
     const W threshold = static_cast<W>(iou_threshold), lowest = static_cast<W>(min_score);
     std::vector<W> left(count);
     const int64_t mean = count / runs + 1;
-    parallel_for(0, runs, grain(mean * mean), [&](int64_t first, int64_t last) {
+    parallel_for(0, runs, grain(mean * mean / 4), [&](int64_t first, int64_t last) {
       for (int64_t run = first; run < last; ++run) {
         const int64_t begin = starts[run], end = starts[run + 1];
         for (int64_t i = begin; i < end; ++i) {

@@ -26,12 +26,23 @@ struct Axis {
     cell.clear();
     after.clear();
     before.clear();
-    if (!(high > low)) {
+    if (high < low) {
+      return;
+    }
+    const W limit = static_cast<W>(pixels);
+    if (high == low) {
+      // A box without extent is pasted on the pixels around it, with the middle of the mask.
+      begin = static_cast<int64_t>(std::clamp(std::floor(low) - W(1), W(0), limit));
+      end = static_cast<int64_t>(std::clamp(std::ceil(high) + W(1), W(0), limit));
+      const W middle = static_cast<W>(cells) / W(2) - W(0.5);
+      const W floor = std::floor(middle);
+      cell.assign(end - begin, static_cast<int32_t>(floor) + 1);
+      after.assign(end - begin, middle - floor);
+      before.assign(end - begin, W(1) - (middle - floor));
       return;
     }
     // One pixel more than needed on both sides; those turn out as zeros.
     const W margin = (high - low) / static_cast<W>(2 * cells) + W(1.5);
-    const W limit = static_cast<W>(pixels);
     begin = static_cast<int64_t>(std::clamp(std::floor(low - margin), W(0), limit));
     end = static_cast<int64_t>(std::clamp(std::ceil(high + margin), W(0), limit));
     const W scale = static_cast<W>(cells) / W(2);
