@@ -134,12 +134,16 @@ class Bottleneck(nn.Module):
             x = self.get_submodule(name)(x)
         return x
 
-    def forward(self, x: Tensor) -> Tensor:
+    def unactivated(self, x: Tensor) -> Tensor:
+        """The residual and its shortcut, summed, before the last activation."""
         norm1, norm2, norm3 = (self.get_submodule(name) for name in self.norm_names)
         out = self.plug(self.relu(norm1(self.conv1(x))), "conv1")
         out = self.plug(self.relu(norm2(self.conv2(out))), "conv2")
         out = self.plug(norm3(self.conv3(out)), "conv3")
-        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return out + (x if self.downsample is None else self.downsample(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.unactivated(x))
 
 
 def shortcut(
