@@ -21,16 +21,23 @@ from .models.recipe import Recipe
 from .models.structures import ImageBatch, Targets
 
 
-@dataclass(frozen=True)
 class Batch:
-    """Images and ground truth for the network, and which images they are."""
+    """Images and ground truth for the network, and which images they are.
 
-    images: ImageBatch
-    targets: list[Targets]
-    image_ids: tuple[Any, ...]
-    paths: tuple[Path | None, ...]
+    A plain class, because Fabric takes dataclasses that go into a model apart, and refuses frozen ones.
+    """
+
+    def __init__(
+        self,
+        images: ImageBatch,
+        targets: list[Targets],
+        image_ids: tuple[Any, ...],
+        paths: tuple[Path | None, ...],
+    ) -> None:
+        self.images, self.targets, self.image_ids, self.paths = images, targets, image_ids, paths
 
     def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
         images, targets = self.images.to(device), [target.to(device) for target in self.targets]
         return Batch(images, targets, self.image_ids, self.paths)
 

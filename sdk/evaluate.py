@@ -166,7 +166,9 @@ def single_device(device: str | None) -> Fabric:
 
 
 def predicted(model: nn.Module, batch: Batch, recipe: Recipe) -> list[Detections]:
-    """Detections of a batch, on the CPU."""
+    """Detections of a batch, on the CPU; of images and their mirror images together where the recipe says so."""
+    if recipe.test_flip:
+        return [found.to("cpu") for found in predict_with_flip(model, batch.images)]  # type: ignore[arg-type]
     given = {"proposals": [target.proposals for target in batch.targets]} if recipe.needs_proposals else {}
     return [found.to("cpu") for found in model.predict(batch.images, **given)]  # type: ignore[operator]
 

@@ -213,6 +213,17 @@ def fit(
     return run
 
 
+class Losses(nn.Module):
+    """A detector as Fabric wraps it: one batch in, loss terms out."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.detector(batch.images, batch.targets)
+
+
 class Training:
     """What changes while training: weights, optimizer, and how far it has come."""
 
@@ -221,7 +232,7 @@ class Training:
         detector.to(fabric.device)
         self.averaged = None if plan.ema_decay is None else AveragedWeights(detector, plan.ema_decay)
         self.optimizer = make_optimizer(detector, recipe.optimizer, plan.lr)
-        self.network, self.fabric_optimizer = fabric.setup(detector, self.optimizer)
+        self.network, self.fabric_optimizer = fabric.setup(Losses(detector), self.optimizer)
         self.step = 0
         self.epoch = 0
         self.epoch_start = 0
@@ -248,7 +259,7 @@ class Training:
         means: dict[str, float] = {}
         for i, batch in enumerate(batches):
             with fabric.no_backward_sync(self.network, enabled=i + 1 < len(batches)):
-                losses = self.network(batch.images, batch.targets)
+                losses = self.network(batch)
                 total = torch.stack([term.float() for term in losses.values()]).sum()
                 values = torch.stack([total, *(term.float() for term in losses.values())]).detach()
                 self._require_finite(values, list(losses), batch)

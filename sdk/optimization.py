@@ -93,9 +93,13 @@ class AveragedWeights:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        new = model.state_dict()
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(new[name], 1 - decay)
+        # By parameter and not by name: a part that stands under two names must move once.
+        for mine, new in zip(self._tensors(self.model), self._tensors(model), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(new, 1 - decay)
             else:
-                value.copy_(new[name])
+                mine.copy_(new)
+
+    @staticmethod
+    def _tensors(model: nn.Module) -> list[torch.Tensor]:
+        return [*model.parameters(), *model.buffers()]

@@ -1,0 +1,283 @@
+"""Training end to end: what it leaves, how it stops, and that going on changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sdk
+import torch
+from safetensors.torch import load_file
+from sdk.checkpoint import load_training_state, read_metrics
+from sdk.datasets import DatasetError, Shapes
+from sdk.errors import ClassMismatch, NonFiniteLoss, RunError
+from sdk.models.recipe import Optimizer
+from torch import nn
+
+TRAINING = """
+import sys
+from dataclasses import replace
+from functools import partial
+import torch, sdk
+from sdk.datasets.transforms import Flip, PhotometricDistortion, Preprocessing, ScaleJitter
+from sdk.models.zoo.tiny import SHAPES, tiny_retinanet
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = tiny_retinanet(4, base_channels=4, channels=8, depth=1)
+    model.recipe = replace(
+        SHAPES, preprocessing=Preprocessing(size=(64, 64)), images_per_device=2, ema_decay=0.9,
+        train_transforms=(ScaleJitter((64, 64), (0.8, 1.2)), Flip(), PhotometricDistortion()),
+        schedule=replace(SHAPES.schedule, epochs=3),
+    )
+    sdk.fit(sdk.datasets.Shapes(24, size=(64, 64)), model, workers=2, out=sys.argv[1], resume="auto", save_every=5)
+"""
+
+
+def start(script: Path, out: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, str(script), str(out)], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(out: Path, step: int) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        lines = read_metrics(out / "metrics.jsonl")
+        if lines and lines[-1]["step"] >= step:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"step {step} was not reached")
+
+
+def finish(process: subprocess.Popen) -> str:
+    _, told = process.communicate(timeout=180)
+    assert process.returncode == 0, told
+    return told
+
+
+def tensors(state: object, name: str = "") -> dict[str, torch.Tensor]:
+    """Every tensor of nested dicts and lists by its path."""
+    if isinstance(state, torch.Tensor):
+        return {name: state}
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ()
+    return {path: value for key, part in items for path, value in tensors(part, f"{name}/{key}").items()}
+
+
+def test_killed_and_resumed_ends_with_the_same_bits(tmp_path):
+    script = tmp_path / "training.py"
+    script.write_text(TRAINING)
+    finish(start(script, tmp_path / "whole"))
+
+    broken = tmp_path / "broken"
+    process = start(script, broken)
+    wait_for_step(broken, 19)  # within the second epoch of twelve steps
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert 15 <= load_training_state(broken / "last.pt")["step"] < 36
+    process = start(script, broken)
+    wait_for_step(broken, 27)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert "resume='auto'" in told
+    finish(start(script, broken))
+
+    one, other = (load_training_state(tmp_path / name / "last.pt") for name in ("whole", "broken"))
+    assert one["step"] == other["step"] == 36
+    assert one["best"] == other["best"]
+    first, second = tensors(one), tensors(other)
+    assert first.keys() == second.keys()
+    assert any("averaged" in name for name in first)
+    assert any("momentum" in name for name in first)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    for name, value in load_file(tmp_path / "whole/best.safetensors").items():
+        assert torch.equal(value, load_file(broken / "best.safetensors")[name]), name
+    assert read_metrics(tmp_path / "whole/metrics.jsonl") == read_metrics(broken / "metrics.jsonl")
+
+
+def test_a_run_leaves_everything(tmp_path, shapes, tiny, capsys):
+    run = sdk.fit(shapes, tiny(), out=tmp_path / "run", workers=0, accumulate=2, ema_decay=0.9)
+    told = capsys.readouterr().err
+    assert "learning rate 0.02 (the recipe's 0.02 is for a batch of 8)" not in told
+    assert "batch 8 (4 images x 2 passes x 1 devices), learning rate 0.04 (the recipe's 0.02 is for a batch of 4)" in told
+    for name in ("manifest.json", "metrics.jsonl", "best.safetensors", "last.safetensors", "last.pt", "curves.png"):
+        assert (run.folder / name).is_file(), name
+    assert len(list((run.folder / "predictions").glob("*.png"))) == 4
+    assert list((run.folder / "tensorboard").iterdir())
+    assert not list(run.folder.glob(".*"))
+    manifest = json.loads((run.folder / "manifest.json").read_text())
+    assert manifest["classes"] == list(shapes.classes)
+    assert manifest["category_ids"] == [1, 2, 3, 4]
+    assert manifest["dataset"]["fingerprint"] == shapes.fingerprint
+    assert manifest["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert manifest["options"]["seed"] == 0
+    lines = run.history
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+    assert [line["epoch"] for line in lines if "metrics" in line] == [1, 2]
+    terms = lines[0]
+    assert terms["loss"] == pytest.approx(terms["loss_cls"] + terms["loss_bbox"], rel=1e-5)
+    report = sdk.evaluate(shapes, run, workers=0)
+    assert report.counts.images == len(shapes.val)
+    assert (run.folder / "evaluation/report.html").is_file()
+    assert report["bbox/AP"] == max(line["metrics"]["bbox/AP"] for line in lines if "metrics" in line)
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path, shapes, tiny):
+    runs = [sdk.fit(shapes, tiny(), out=tmp_path / str(i), workers=i, epochs=1, seed=s) for i, s in enumerate((3, 3, 4))]
+    first, same, other = (load_file(run.weights_file)["bbox_head.retina_cls.weight"] for run in runs)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_accumulated_passes_equal_one_large_batch(tmp_path, shapes, tiny):
+    """The order of an epoch does not depend on the batch, so two half batches are one whole, but for statistics."""
+
+    def trained(**options) -> dict[str, torch.Tensor]:
+        model = tiny(optimizer=Optimizer(lr=0.01, momentum=0.0, weight_decay=0.0))
+        model.recipe = replace(model.recipe, train_transforms=())
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train = lambda mode=True, module=module: module  # type: ignore[method-assign]
+                module.training = False
+        model.bbox_head.loss = lambda outputs, images, targets: {
+            "loss": sum(level.square().mean(dim=(1, 2, 3)).sum() for level in outputs[0]) / len(images)
+        }
+        sdk.fit(shapes, model, workers=0, epochs=1, **options)
+        return model.state_dict()
+
+    whole = trained(out=tmp_path / "whole", batch_size=4, lr=0.01)
+    halves = trained(out=tmp_path / "halves", batch_size=2, accumulate=2, lr=0.01)
+    for name, value in whole.items():
+        torch.testing.assert_close(value, halves[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_non_finite_loss_names_step_term_and_images(tmp_path, shapes, tiny):
+    model = tiny()
+    whole = model.forward
+
+    def broken(images, targets):
+        losses = whole(images, targets)
+        return {**losses, "loss_bbox": losses["loss_bbox"] * float("nan")}
+
+    model.forward = broken
+    with pytest.raises(NonFiniteLoss, match=r"step 0 \(epoch 1\): loss_bbox = nan; images \d+, \d+, \d+, \d+;") as error:
+        sdk.fit(shapes, model, out=tmp_path / "run", workers=0)
+    assert "loss_cls" not in str(error.value)
+
+
+def test_patience_ends_the_training(tmp_path, shapes, tiny):
+    model = tiny(optimizer=Optimizer(lr=0.0))
+    sdk.fit(shapes, model, out=tmp_path / "run", workers=0, epochs=8, patience=2)
+    assert load_training_state(tmp_path / "run/last.pt")["epoch"] == 3
+
+
+def test_learning_without_validation(tmp_path, tiny):
+    class Bare:
+        classes, category_ids, fingerprint = ("circle", "square", "triangle", "cross"), (1, 2, 3, 4), "bare"
+
+        def __init__(self) -> None:
+            self.inner = Shapes(8, size=(64, 64))
+
+        def __len__(self) -> int:
+            return len(self.inner)
+
+        def __getitem__(self, index):
+            return self.inner[index]
+
+        def info(self, index):
+            return self.inner.info(index)
+
+        def evaluator(self):
+            return self.inner.evaluator()
+
+    run = sdk.fit(Bare(), tiny(), out=tmp_path / "run", workers=0, epochs=1)
+    assert run.weights_file.is_file()
+
+
+def test_wrong_classes(tmp_path, shapes, tiny):
+    with pytest.raises(ClassMismatch, match="the model has 3 classes, the dataset 4"):
+        sdk.fit(shapes, tiny(3), out=tmp_path / "run")
+    run = sdk.fit(shapes, tiny(), out=tmp_path / "run", workers=0, epochs=1)
+    fewer = Shapes(8, size=(64, 64), classes=("circle", "cross"))
+    with pytest.raises(ClassMismatch, match="only the model has 'square', 'triangle'"):
+        sdk.evaluate(fewer, run)
+    turned = Shapes(8, size=(64, 64), classes=("square", "circle", "triangle", "cross"))
+    with pytest.raises(ClassMismatch, match="order is not"):
+        sdk.fit(turned, run, out=tmp_path / "other")
+
+
+def test_a_taken_folder_and_another_training(tmp_path, shapes, tiny):
+    out = tmp_path / "run"
+    sdk.fit(shapes, tiny(), out=out, workers=0, epochs=1)
+    with pytest.raises(RunError, match="holds a run"):
+        sdk.fit(shapes, tiny(), out=out, workers=0, epochs=1)
+    with pytest.raises(RunError, match="options differs: .*seed was 0, is 1"):
+        sdk.fit(shapes, tiny(), out=out, workers=0, epochs=1, seed=1, resume="auto")
+    with pytest.raises(RunError, match="dataset differs"):
+        sdk.fit(Shapes(20, size=(64, 64)), tiny(), out=out, workers=0, epochs=1, resume="auto")
+
+
+def test_default_folders_are_numbered(tmp_path, shapes, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [sdk.fit(shapes, tiny(), workers=0, epochs=1).folder for _ in range(2)]
+    assert [str(folder) for folder in folders] == ["runs/retinanet_tiny_shapes", "runs/retinanet_tiny_shapes-2"]
+    assert sdk.fit(shapes, tiny(), workers=0, epochs=1, resume="auto").folder == folders[1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_missing_and_a_truncated_image_are_named(tmp_path, tiny, workers):
+    root = Shapes(8, size=(64, 64)).write_coco(tmp_path / "data")
+    dataset = sdk.datasets.Coco(root)
+    path = dataset.path(3)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DatasetError, match=path.name):
+        sdk.fit(dataset, tiny(), out=tmp_path / "one", workers=workers)
+    path.unlink()
+    with pytest.raises(DatasetError, match=f"{path.name}.*missing"):
+        sdk.fit(dataset, tiny(), out=tmp_path / "two", workers=workers)
+
+
+def test_half_precision_on_a_cpu(tmp_path, shapes, tiny):
+    with pytest.raises(ValueError, match="16 needs a GPU"):
+        sdk.fit(shapes, tiny(), out=tmp_path / "run", precision="16", devices=1)
+    with pytest.raises(ValueError, match="found '8'"):
+        sdk.fit(shapes, tiny(), out=tmp_path / "run", precision="8")
+    run = sdk.fit(shapes, tiny(), out=tmp_path / "run", precision="bf16", workers=0, epochs=1)
+    assert run.manifest["options"]["precision"] == "bf16-mixed"
+
+
+def test_two_processes_train_together(tmp_path):
+    script = tmp_path / "training.py"
+    script.write_text(TRAINING.replace('resume="auto", save_every=5', "devices=2, strategy='ddp', epochs=1"))
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "x 2 devices" in done.stderr
+    lines = read_metrics(tmp_path / "run/metrics.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 7))
+    report = next(line for line in lines if "metrics" in line)
+    run = sdk.Run(tmp_path / "run", model=sdk.models.zoo.tiny.tiny_retinanet(4, base_channels=4, channels=8, depth=1))
+    assert report["metrics"]["bbox/AP"] is not None
+    assert len(run.classes) == 4
+
+
+@pytest.mark.long
+def test_a_small_detector_learns_shapes(tmp_path):
+    """Random weights, 200 drawings: circles and crosses are told apart and found where they are."""
+    shapes = Shapes(200)
+    run = sdk.fit(shapes, "retinanet_tiny_shapes", out=tmp_path / "run")
+    assert sdk.evaluate(shapes.test, run)["bbox/AP50"] > 0.5
