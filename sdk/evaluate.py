@@ -20,6 +20,7 @@ from .errors import RunError, require_same_classes
 from .evaluators.base import Evaluator, Report
 from .models.recipe import Recipe
 from .models.structures import Detections
+from .models.tta import predict_with_flip
 from .reporting import Progress, draw_examples, draw_precision_recall, headline, say, write_report
 
 

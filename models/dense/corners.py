@@ -257,7 +257,7 @@ def pair_candidates(
     return candidates
 
 
-def select(candidates: Detections, test: CornerTest) -> Detections:
+def suppressed(candidates: Detections, test: CornerTest) -> Detections:
     """Suppression class by class among the candidates of one image."""
     keep, scores = suppress(
         candidates.boxes,

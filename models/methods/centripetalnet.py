@@ -32,7 +32,7 @@ from ..dense.corners import (
     offset_loss,
     pair_candidates,
     paired_boxes,
-    select,
+    suppressed,
 )
 from ..dense.head import DenseHead
 from ..detectors.single_stage import SingleStageDetector
@@ -137,7 +137,11 @@ class CentripetalHead(DenseHead):
         return pair_candidates(boxes, tl, br, centres_agree(boxes, between, test.distance_threshold), images, test)
 
     def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: CornerTest) -> list[Detections]:
-        return [select(found, test) for found in self.candidates(outputs, images, test)]
+        return [self.select(found, test) for found in self.candidates(outputs, images, test)]
+
+    def select(self, candidates: Detections, test: CornerTest) -> Detections:
+        """Suppression class by class among the candidates of one image."""
+        return suppressed(candidates, test)
 
 
 def guiding_loss(shifts: Sequence[Tensor], objects: Objects, targets: Sequence[CornerTargets]) -> Tensor:

@@ -24,7 +24,7 @@ from ..dense.corners import (
     offset_loss,
     pair_candidates,
     paired_boxes,
-    select,
+    suppressed,
     values_at,
 )
 from ..dense.head import DenseHead
@@ -90,7 +90,11 @@ class CornerHead(DenseHead):
         return pair_candidates(boxes, tl, br, distance <= test.distance_threshold, images, test)
 
     def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: CornerTest) -> list[Detections]:
-        return [select(found, test) for found in self.candidates(outputs, images, test)]
+        return [self.select(found, test) for found in self.candidates(outputs, images, test)]
+
+    def select(self, candidates: Detections, test: CornerTest) -> Detections:
+        """Suppression class by class among the candidates of one image."""
+        return suppressed(candidates, test)
 
 
 def cornernet(num_classes: int, *, backbone: Callable[[], HourglassNet]) -> SingleStageDetector:
