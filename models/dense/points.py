@@ -29,3 +29,14 @@ def centerness_of(distances: Tensor) -> Tensor:
     """(N, 4) distances (left, top, right, bottom) to (N,) centerness in 0..1 (FCOS, eq. 3)."""
     across, down = distances[:, 0::2], distances[:, 1::2]
     return (across.amin(dim=1) / across.amax(dim=1) * (down.amin(dim=1) / down.amax(dim=1))).sqrt()
+
+
+def kernel_taps(size: int, device: torch.device) -> Tensor:
+    """(size * size, 2) y and x of a convolution's taps from its centre, row by row."""
+    steps = torch.arange(size, device=device, dtype=torch.float32) - (size - 1) / 2
+    return torch.cartesian_prod(steps, steps)
+
+
+def scaled_gradient(x: Tensor, factor: float) -> Tensor:
+    """``x``, whose gradient is multiplied by ``factor``."""
+    return x.detach() * (1 - factor) + x * factor
