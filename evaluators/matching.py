@@ -100,6 +100,19 @@ def box_pairs(
     return concatenate_pairs(found)
 
 
+def best_pairs(pairs: Pairs, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) row of the ground truth that each of ``count`` detections overlaps most, -1 for none; (D,) that IoU.
+
+    Among equals it is the first ground truth.
+    """
+    # Written in rising order of IoU, the best pair of a detection stays.
+    order = np.lexsort((-pairs.truth, pairs.iou))
+    best, iou = np.full(count, -1, np.int64), np.zeros(count)
+    best[pairs.detection[order]] = pairs.truth[order]
+    iou[pairs.detection[order]] = pairs.iou[order]
+    return best, iou
+
+
 def rank_in_groups(order: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     """(D,) place of each row among the rows with equal keys, counted along ``order``, which lists groups together."""
     n = len(order)

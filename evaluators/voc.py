@@ -25,7 +25,7 @@ from .base import Counts, Report, Value
 from .collecting import Collector
 from .figures import no_truth
 from .ground_truth import ground_truth_of
-from .matching import Found, Matches, Pairs, box_pairs, rank_in_groups
+from .matching import Found, Matches, best_pairs, box_pairs, rank_in_groups
 
 Metric = Literal["area", "11point"]
 _METRIC_NAMES = {"area": "area under the monotone curve (VOC2010 and later)", "11point": "mean of 11 points (VOC2007)"}
@@ -136,12 +136,7 @@ class VocEvaluator:
             found.images, self._collected["box"], truth.offsets, truth.boxes, never, minimum=np.finfo(np.float64).tiny
         )
         pairs = pairs[found.labels[pairs.detection] == truth.labels[pairs.truth]]
-        # Written in rising order of IoU, the best pair of a detection stays; among equals the first ground truth.
-        order = np.lexsort((-pairs.truth, pairs.iou))
-        best, overlap = np.full(len(found), -1, np.int64), np.zeros(len(found))
-        best[pairs.detection[order]] = pairs.truth[order]
-        overlap[pairs.detection[order]] = pairs.iou[order]
-        return best, overlap
+        return best_pairs(pairs, len(found))
 
     def matches(self, kind: str = "bbox", iou: float | None = None) -> Matches:
         """Who found whom at an IoU threshold, the main one by default."""

@@ -21,7 +21,7 @@ from ..models.structures import Detections
 from .base import Counts, Report, Value
 from .collecting import Collector
 from .ground_truth import ground_truth_of
-from .matching import Found, Matches, box_pairs, rank_in_groups
+from .matching import Found, Matches, best_pairs, box_pairs, rank_in_groups
 from .voc import average_precision
 
 PROTOCOL = "WIDER FACE (IoU 0.5 with +1 pixel, scores stretched over the set, 1000 thresholds)"
@@ -145,11 +145,7 @@ class WiderFaceEvaluator:
         found = Found(c["image"], c["index"], c["label"], c["score"], c["area"])
         never = np.zeros(len(faces.boxes), bool)
         pairs = box_pairs(found.images, c["box"], faces.offsets, faces.boxes, never, minimum=IOU, pixel=1.0)
-        order = np.lexsort((-pairs.truth, pairs.iou))
-        best, overlap = np.full(len(found), -1, np.int64), np.zeros(len(found))
-        best[pairs.detection[order]] = pairs.truth[order]
-        overlap[pairs.detection[order]] = pairs.iou[order]
-        return found, best, overlap
+        return found, *best_pairs(pairs, len(found))
 
     def matches(self, kind: str = "bbox", iou: float = IOU, subset: str = "hard") -> Matches:
         """Who found whom in one of the three sets; truth rows count the faces of the ``.mat`` files."""

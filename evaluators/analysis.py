@@ -1,0 +1,168 @@
+"""Why a detector loses precision: errors by kind with what each costs, and which classes are taken for which.
+
+Errors: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, section 2: foreground
+from IoU 0.5, background below 0.1. All of it is read from the evaluator's own matching.
+
+Shape letters: D detections that the protocol looks at, G ground truths, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .matching import Scored, best_pairs, interpolate, match, rank_in_groups
+
+FOREGROUND, BACKGROUND = 0.5, 0.1
+ERRORS = ("classification", "localization", "both", "duplicate", "background")
+"""Kinds of false detections; ``missed`` is the kind of ground truths."""
+
+
+@dataclass(frozen=True)
+class ErrorBreakdown:
+    """What goes wrong at IoU 0.5.
+
+    ap: AP50. costs: by kind, what AP50 would gain were these errors alone set right (0..1, ``missed`` included).
+    counts: how many there are. kind: (D,) place in ``ERRORS``, -1 for detections that are no error. truth: (D,) row of
+    the ground truth that a classification, localization or duplicate error is about, -1 for none. missed: (G,) bool, not
+    found and no error of another kind would have found it.
+    """
+
+    ap: float
+    costs: dict[str, float]
+    counts: dict[str, int]
+    kind: np.ndarray
+    truth: np.ndarray
+    missed: np.ndarray
+
+
+def error_breakdown(scored: Scored) -> ErrorBreakdown | None:
+    """Sorts the false detections by kind and prices each kind; none where there is no ground truth.
+
+    classification: overlaps an object of another class. localization: overlaps one of its class too little. both:
+    overlaps one of another class too little. duplicate: overlaps one of its class that a better detection has.
+    background: overlaps nothing. missed: objects in none of these.
+    """
+    found, sought = scored.found, scored.sought
+    positives = scored.curves.positives[0]
+    if not positives.any():
+        return None
+    matches = scored.matches(FOREGROUND)
+    pairs = scored.pairs[~sought.ignore[0][scored.pairs.truth]]
+    same = found.labels[pairs.detection] == sought.labels[pairs.truth]
+    held = matches.detection >= 0
+    own, own_iou = best_pairs(pairs[same], len(found))
+    other, other_iou = best_pairs(pairs[~same], len(found))
+    taken, taken_iou = best_pairs(pairs[same & held[pairs.truth]], len(found))
+
+    # The first description that fits, in TIDE's order.
+    kinds = (
+        ("localization", (own_iou >= BACKGROUND) & (own_iou <= FOREGROUND), own),
+        ("classification", other_iou >= FOREGROUND, other),
+        ("duplicate", taken_iou >= FOREGROUND, taken),
+        ("background", np.maximum(own_iou, other_iou) <= BACKGROUND, np.full(len(found), -1)),
+        ("both", np.ones(len(found), bool), np.full(len(found), -1)),
+    )
+    kind, truth = np.full(len(found), -1, np.int64), np.full(len(found), -1, np.int64)
+    for name, fits, partner in kinds:
+        new = matches.false_positive & fits & (kind < 0)
+        kind[new], truth[new] = ERRORS.index(name), partner[new]
+
+    # Errors about one free object compete to be set right: the most confident is, the others go.
+    may_be_right = np.isin(kind, [ERRORS.index("classification"), ERRORS.index("localization")]) & ~held[truth]
+    by_truth = np.lexsort((np.flatnonzero(may_be_right), -found.scores[may_be_right], truth[may_be_right]))
+    competing = np.flatnonzero(may_be_right)[by_truth]
+    first = rank_in_groups(np.arange(len(competing)), truth[competing]) == 0
+    corrected = np.zeros(len(found), bool)
+    corrected[competing[first]] = True
+    missed = matches.missed.copy()
+    missed[truth[competing]] = False
+
+    # From here on in the order of scores, ties settled as in the official figure.
+    order = scored.order[np.argsort(-found.scores[scored.order], kind="stable")]
+    labels, scores, true, wrongs = (v[order] for v in (found.labels, found.scores, matches.true_positive, kind))
+    counted, fixed, partner = ~matches.ignored[order], corrected[order], truth[order]
+    ap = _mean_ap(labels[counted], scores[counted], true[counted], positives)
+    costs, counts = {}, {}
+    for number, name in enumerate(ERRORS):
+        wrong = wrongs == number
+        right = wrong & fixed
+        keep = counted & (~wrong | right)
+        new_labels = labels.copy()
+        new_labels[right] = sought.labels[partner[right]]
+        counts[name] = int(wrong.sum())
+        costs[name] = _gain(_mean_ap(new_labels[keep], scores[keep], (true | right)[keep], positives), ap)
+    fewer = positives - np.bincount(sought.labels[missed], minlength=len(positives))
+    counts["missed"] = int(missed.sum())
+    after = _mean_ap(labels[counted], scores[counted], true[counted], fewer)
+    costs["missed"] = _gain(after, ap)
+    return ErrorBreakdown(ap, costs, counts, kind, truth, missed)
+
+
+def _gain(after: float, before: float) -> float:
+    # Reading the curve at fixed recalls can make a correction look like a loss.
+    return max(after - before, 0.0)
+
+
+def _mean_ap(labels: np.ndarray, scores: np.ndarray, true: np.ndarray, positives: np.ndarray) -> float:
+    """AP over 101 recalls, mean over the classes with ground truth, of detections in falling order of score; 1 where no
+    class has any left to find."""
+    order = np.argsort(labels, kind="stable")
+    labels, scores, true = labels[order], scores[order], true[order]
+    place = rank_in_groups(np.arange(len(labels)), labels) + 1
+    tp = rank_in_groups(np.arange(int(true.sum())), labels[true]) + 1
+    levels, _ = interpolate(labels[true], tp / place[true], scores[true], positives)
+    present = positives > 0
+    return float(levels[present].mean()) if present.any() else 1.0
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """table: (K + 1, K + 1) counts, rows what is there, columns what was said; the last of both is background.
+
+    iou: overlap that makes a pair. score: least score of a detection that counts.
+    """
+
+    classes: tuple[str, ...]
+    table: np.ndarray
+    iou: float
+    score: float
+
+
+def confusion_matrix(scored: Scored, classes: Sequence[str], *, iou: float = 0.5, score: float = 0.3) -> ConfusionMatrix:
+    """Pairs detections and ground truths whatever their classes, greedily by score.
+
+    Ignored ground truths and the detections on them are left out. iou: at least 0.1. score: detections below are left out.
+    """
+    if iou < BACKGROUND:
+        raise ValueError(f"iou: overlaps below {BACKGROUND} are not kept, found {iou}")
+    found, sought = scored.found, scored.sought
+    sure = found.scores >= score
+    pairs = scored.pairs[sure[scored.pairs.detection]]
+    one_class = np.zeros(len(found), np.int64)
+    matched = match(
+        pairs,
+        images=found.images,
+        labels=one_class,
+        ranks=rank_in_groups(np.lexsort((-found.scores, found.images)), found.images),
+        ignore=sought.ignore[:1],
+        crowd=sought.crowd,
+        thresholds=np.array([iou]),
+    )
+    truth = np.full(len(found), -1, np.int64)
+    truth[matched.candidates] = matched.truth[:, 0, 0]
+    hit = truth >= 0
+    excused = scored.ignore_unmatched[0] & ~hit
+    excused[hit] = sought.ignore[0, truth[hit]]
+    background = len(classes)
+    said = np.where(sure & ~excused)[0]
+    there = np.full(len(found), background)
+    there[hit] = sought.labels[truth[hit]]
+    table = np.zeros((background + 1, background + 1), np.int64)
+    np.add.at(table, (there[said], found.labels[said]), 1)
+    alone = ~sought.ignore[0]
+    alone[truth[hit]] = False
+    np.add.at(table, (sought.labels[alone], background), 1)
+    return ConfusionMatrix(tuple(classes), table, iou, score)
