@@ -73,3 +73,31 @@ class DistanceCoder:
         """(..., 2) points and (..., 4) distances to (..., 4) xyxy boxes; ``size`` is the image's (h, w)."""
         boxes = torch.cat((points - codes[..., :2], points + codes[..., 2:]), dim=-1)
         return boxes if size is None or not self.clip else clip_boxes(boxes, size)
+
+
+@dataclass(frozen=True)
+class TBLRCoder:
+    """Distances from a prior's centre to the four sides, in ``unit`` times the prior's height and width.
+
+    The order is top, bottom, left, right (FSAF, section 3.1).
+    """
+
+    unit: float = 4.0
+    clip: bool = True
+
+    def _units(self, priors: Tensor) -> Tensor:
+        width, height = (priors[..., 2:] - priors[..., :2]).unbind(dim=-1)
+        return torch.stack((height, height, width, width), dim=-1) * self.unit
+
+    def encode(self, priors: Tensor, boxes: Tensor) -> Tensor:
+        """(N, 4) xyxy priors and boxes to (N, 4) distances."""
+        x, y = ((priors[:, :2] + priors[:, 2:]) / 2).unbind(dim=1)
+        distances = torch.stack((y - boxes[:, 1], boxes[:, 3] - y, x - boxes[:, 0], boxes[:, 2] - x), dim=1)
+        return distances / self._units(priors)
+
+    def decode(self, priors: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(..., 4) xyxy priors and distances to (..., 4) xyxy boxes; ``size`` is the image's (h, w)."""
+        x, y = ((priors[..., :2] + priors[..., 2:]) / 2).unbind(dim=-1)
+        top, bottom, left, right = (codes * self._units(priors)).unbind(dim=-1)
+        boxes = torch.stack((x - left, y - top, x + right, y + bottom), dim=-1)
+        return boxes if size is None or not self.clip else clip_boxes(boxes, size)

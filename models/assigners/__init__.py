@@ -2,6 +2,7 @@
 
 from .atss import ATSSAssigner
 from .base import BACKGROUND, IGNORED, Assignment
+from .center_region import CenterRegionAssigner
 from .max_iou import MaxIoUAssigner
 
-__all__ = ["BACKGROUND", "IGNORED", "ATSSAssigner", "Assignment", "MaxIoUAssigner"]
+__all__ = ["BACKGROUND", "IGNORED", "ATSSAssigner", "Assignment", "CenterRegionAssigner", "MaxIoUAssigner"]
