@@ -211,7 +211,7 @@ def image_faults(path: Path, size: tuple[int, int], decode: bool) -> list[Fault]
         data = read_bytes(path)
         if not is_complete(data):
             return [Fault("image file is truncated", name, found=f"{len(data)} bytes without an end marker")]
-        (h, w), orientation = image_header(path)
+        (h, w), orientation = image_header(path, verify=decode)
         if decode:
             read_image(path, size if size != (0, 0) else None)
     except DatasetError as error:
@@ -350,7 +350,16 @@ class Cleaned:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._clean(self.dataset[int(self.images[index])])
+        place = int(self.images[index])
+        sample, columns = self.dataset[place], getattr(self.dataset, "annotations", None)
+        if isinstance(columns, Annotations):
+            # The columns have the boxes as stated; those of the sample are cut to the image already.
+            kept = self._kept_rows(columns, place)[columns.usable[columns.rows(place)]]
+        else:
+            kept = self._kept(sample.boxes, sample.labels, sample.ignore, sample.size)
+        sample = sample.keep(np.flatnonzero(kept))
+        h, w = sample.size
+        return replace(sample, boxes=np.clip(sample.boxes, 0, np.array([w, h, w, h], np.float32)))
 
     @cached_property
     def annotations(self) -> Annotations:
@@ -359,11 +368,8 @@ class Cleaned:
         if not isinstance(whole, Annotations):
             return read_columns(self)
         columns = whole.select(self.images)
-        kept = columns.usable.copy()
-        for index in range(len(self)):
-            rows, (h, w) = columns.rows(index), columns.image_sizes[index]
-            kept[rows] &= self._kept(columns.boxes[rows], columns.labels[rows], columns.ignore[rows], (int(h), int(w)))
-        return columns.keep(kept)
+        kept = [self._kept_rows(columns, index) for index in range(len(self))]
+        return columns.keep(np.concatenate([*kept, np.zeros(0, bool)]) & columns.usable)
 
     def info(self, index: int) -> ImageInfo:
         columns, info = self.annotations, self.dataset.info(int(self.images[index]))
@@ -373,10 +379,9 @@ class Cleaned:
     def evaluator(self) -> Evaluator:
         return evaluator_for(self, self.protocol)
 
-    def _clean(self, sample: Sample) -> Sample:
-        kept = sample.keep(np.flatnonzero(self._kept(sample.boxes, sample.labels, sample.ignore, sample.size)))
-        h, w = sample.size
-        return replace(kept, boxes=np.clip(kept.boxes, 0, np.array([w, h, w, h], np.float32)))
+    def _kept_rows(self, columns: Annotations, image: int) -> np.ndarray:
+        rows, (h, w) = columns.rows(image), columns.image_sizes[image]
+        return self._kept(columns.boxes[rows], columns.labels[rows], columns.ignore[rows], (int(h), int(w)))
 
     def _kept(self, boxes: np.ndarray, labels: np.ndarray, ignore: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """(N,) bool: objects without fault, or with one that is cut off."""

@@ -61,11 +61,18 @@ def read_bytes(path: Path) -> bytes:
         raise DatasetError(f"file cannot be read: {error.strerror}", file=path) from error
 
 
-def image_header(path: Path) -> tuple[tuple[int, int], int]:
-    """((H, W) as stored, EXIF orientation 1..8) without decoding. Raises DatasetError."""
+def image_header(path: Path, *, verify: bool = False) -> tuple[tuple[int, int], int]:
+    """((H, W) as stored, EXIF orientation 1..8) without decoding. verify: compare the checksums of formats that have
+    them, which OpenCV does not. Raises DatasetError."""
     try:
         with Image.open(path) as image:
-            return (image.height, image.width), int(image.getexif().get(_EXIF_ORIENTATION, 1) or 1)
+            # Of a PNG without EXIF data in its header, getexif would decode the pixels to look behind them.
+            tags = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+            size, orientation = (image.height, image.width), int(tags.get(_EXIF_ORIENTATION, 1) or 1)
+        if verify:
+            with Image.open(path) as image:
+                image.verify()
+        return size, orientation
     except FileNotFoundError:
         raise DatasetError("file is missing", file=path) from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from coco_files import tiny_coco, write_coco
+from sdk.datasets import Coco, DatasetError, DetectionDataset, Shapes, concat, repeat, split, subset
+from sdk.datasets.index import read_columns
+
+
+def test_subset(coco_folder):
+    dataset = Coco(coco_folder)
+    part = subset(dataset, [2, 0])
+    assert isinstance(part, DetectionDataset)
+    assert [part[i].image_id for i in range(2)] == [12, 7]
+    assert part.annotations.image_ids.tolist() == [12, 7]
+    assert part.annotations.annotation_ids.tolist() == [1, 3]
+    assert part.info(1).labels.tolist() == dataset.info(0).labels.tolist()
+    assert part.fingerprint == subset(dataset, [2, 0]).fingerprint != subset(dataset, [0, 2]).fingerprint
+    for wrong in ([3], [-1], [0.5]):
+        with pytest.raises(DatasetError):
+            subset(dataset, wrong)
+
+
+def test_repeat(coco_folder):
+    twice = repeat(Coco(coco_folder), 2)
+    assert [twice[i].image_id for i in range(6)] == [7, 3, 12] * 2
+    assert len(twice.annotations) == 6
+    with pytest.raises(DatasetError):
+        repeat(twice, 0)
+
+
+def test_concat(coco_folder, tmp_path):
+    content = tiny_coco()
+    for image in content["images"]:
+        image["id"] += 100
+    for annotation in content["annotations"]:
+        annotation["image_id"] += 100
+    write_coco(tmp_path / "b", content)
+    first, second = Coco(coco_folder), Coco(tmp_path / "b")
+    both = concat(first, second)
+    assert [both[i].image_id for i in range(6)] == [7, 3, 12, 107, 103, 112]
+    assert both[-1].image_id == 112
+    assert both.annotations.image_ids.tolist() == [7, 3, 12, 107, 103, 112]
+    built = read_columns(both)
+    np.testing.assert_array_equal(built.boxes, both.annotations.boxes)
+    same = concat(first, first)
+    assert [same[i].image_id for i in (0, 3)] == ["0/7", "1/7"]
+    with pytest.raises(IndexError):
+        both[6]
+    with pytest.raises(DatasetError, match=r"class lists differ.*cat"):
+        concat(first, Coco(coco_folder, classes=["dog"]))
+    with pytest.raises(DatasetError, match="another order"):
+        concat(first, Coco(coco_folder, classes=["cat", "dog"]))
+
+
+def test_split():
+    dataset = Shapes(50)
+    parts = split(dataset, {"train": 0.7, "val": 0.2, "test": 0.1}, seed=3)
+    assert [len(part) for part in parts.values()] == [35, 10, 5]
+    ids = [part[i].image_id for part in parts.values() for i in range(len(part))]
+    assert sorted(ids) == list(range(50))
+    again = split(dataset, {"train": 0.7, "val": 0.2, "test": 0.1}, seed=3)
+    assert [p.fingerprint for p in parts.values()] == [p.fingerprint for p in again.values()]
+    assert split(dataset, {"a": 0.7}, seed=4)["a"].fingerprint != parts["train"].fingerprint
+    for wrong in ({}, {"a": 0}, {"a": 0.8, "b": 0.3}):
+        with pytest.raises(DatasetError):
+            split(dataset, wrong)
