@@ -32,6 +32,7 @@ def create(name: str, num_classes: Any = None, weights: str | PathLike[str] | No
     recipe = find_recipe(name)
     model = recipe.build(class_count(num_classes, recipe.num_classes))
     model.recipe = recipe
+    model.classes = None if isinstance(num_classes, int | None) else tuple(num_classes.classes)
     if weights is not None:
         from .weights import load_weights
 

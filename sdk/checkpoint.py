@@ -208,6 +208,7 @@ def load_weights(path: str | os.PathLike, model: nn.Module | None = None) -> Tra
             )
         model = models.create(name, num_classes=len(classes), weights=None)
     load_state(model, state, source=str(path))
+    model.classes = classes  # type: ignore[assignment]
     ids = tuple(json.loads(metadata.get("category_ids", "[]"))) or None
     return Trained(model.eval(), recipe_of(model), classes, ids, str(path))
 

@@ -144,6 +144,7 @@ def fit(
     require_same_classes(trained.classes, int(detector.num_classes), train.classes)  # type: ignore[arg-type]
     if scored_on is not None:
         require_same_classes(tuple(train.classes), len(train.classes), scored_on.classes)
+    detector.classes = tuple(train.classes)  # type: ignore[assignment]
     if len(train) == 0:
         raise RunError("the training set has no images")
 

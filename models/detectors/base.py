@@ -15,10 +15,12 @@ class Detector(nn.Module):
     """A detector: training and prediction under two names.
 
     ``forward(images, targets)`` returns loss terms, whose sum is minimized; ``predict(images)`` returns one
-    ``Detections`` for each image. ``test`` holds the test-time settings, ``num_classes`` the class count.
+    ``Detections`` for each image. ``test`` holds the test-time settings, ``num_classes`` the class count,
+    ``classes`` the names in label order where they are known.
     """
 
     num_classes: int
+    classes: tuple[str, ...] | None = None
     test: Any
 
     def forward(self, images: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
