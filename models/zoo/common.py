@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from ...datasets.transforms import Flip, Resize
+from ...datasets.transforms import Flip, PadTo, Preprocessing, RandomCrop, Resize, ScaleJitter
 from ...datasets.transforms.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ..backbones.resnet import Deform, Plugin, ResNet, resnext_block
 from ..layers import FROZEN_BN, DeformConv2d, ModulatedDeformConv2d
 from ..layers.context_block import ContextBlock
-from ..recipe import Recipe, Schedule
+from ..recipe import Optimizer, Recipe, Schedule
 
 DETECTRON_MEAN = (102.9801, 115.9465, 122.7717)
 NO_STD = (1.0, 1.0, 1.0)
@@ -87,3 +87,12 @@ SHORT_EDGES = tuple((1333, short) for short in (640, 672, 704, 736, 768, 800))
 MULTI_SCALE_FLIP = (Resize(SHORT_EDGES), Flip())
 COCO = Recipe(name="", build=nn.Identity, train_transforms=RESIZE_FLIP)
 """What most rows share: COCO, 1333 x 800, flips, 16 images a step, learning rate 0.02, twelve epochs."""
+CROP_640 = replace(
+    COCO,
+    preprocessing=Preprocessing(size=(640, 640), divisor=64),
+    train_transforms=(ScaleJitter((640, 640), (0.8, 1.2)), RandomCrop((640, 640)), Flip(), PadTo((640, 640))),
+    images_per_device=8,
+    optimizer=Optimizer(lr=0.08, norm_decay_factor=0.0),
+    schedule=Schedule(epochs=50, drops=(30, 40), warmup_steps=1000, warmup_factor=0.1),
+)
+"""Training on crops of 640 x 640 with large batches."""
