@@ -53,7 +53,7 @@ class HungarianMatcher:
         """(D, Q, N) costs of one image from (D, Q, C) logits, (D, Q, 4) boxes in pixels and (4,) image size."""
         by_class = self.class_cost(logits)[..., target.labels]
         by_box = torch.cdist(self.shape(boxes / size), self.shape(target.boxes / size), p=1)
-        overlap = pairwise_iou(boxes.flatten(0, 1), target.boxes, kind="giou").reshape(by_box.shape)
+        overlap = pairwise_iou(torch.nan_to_num(boxes.flatten(0, 1)), target.boxes, kind="giou").reshape(by_box.shape)
         return self.class_weight * by_class + self.box_weight * by_box - self.iou_weight * overlap
 
     @torch.no_grad()
