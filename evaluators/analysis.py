@@ -1,7 +1,7 @@
 """Why a detector loses precision: errors by kind with what each costs, and which classes are taken for which.
 
-Errors: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, section 2: foreground
-from IoU 0.5, background below 0.1. All of it is read from the evaluator's own matching.
+Errors: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, section 2:
+foreground from IoU 0.5, background below 0.1. All of it is read from the evaluator's own matching.
 
 Shape letters: D detections that the protocol looks at, G ground truths, K classes.
 """
@@ -26,8 +26,8 @@ class ErrorBreakdown:
 
     ap: AP50. costs: by kind, what AP50 would gain were these errors alone set right (0..1, ``missed`` included).
     counts: how many there are. kind: (D,) place in ``ERRORS``, -1 for detections that are no error. truth: (D,) row of
-    the ground truth that a classification, localization or duplicate error is about, -1 for none. missed: (G,) bool, not
-    found and no error of another kind would have found it.
+    the ground truth that a classification, localization or duplicate error is about, -1 for none. missed: (G,) bool,
+    not found, and nearly so by no error of another kind.
     """
 
     ap: float
@@ -131,10 +131,13 @@ class ConfusionMatrix:
     score: float
 
 
-def confusion_matrix(scored: Scored, classes: Sequence[str], *, iou: float = 0.5, score: float = 0.3) -> ConfusionMatrix:
+def confusion_matrix(
+    scored: Scored, classes: Sequence[str], *, iou: float = 0.5, score: float = 0.3
+) -> ConfusionMatrix:
     """Pairs detections and ground truths whatever their classes, greedily by score.
 
-    Ignored ground truths and the detections on them are left out. iou: at least 0.1. score: detections below are left out.
+    Ignored ground truths and the detections on them are left out. iou: at least 0.1. score: detections below do not
+    count.
     """
     if iou < BACKGROUND:
         raise ValueError(f"iou: overlaps below {BACKGROUND} are not kept, found {iou}")

@@ -1,10 +1,10 @@
 """The Cityscapes instance-level protocol, as ``evalInstanceLevelSemanticLabeling`` of cityscapesScripts 2 computes it,
 from masks in memory.
 
-Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", section 4.2. A prediction matches
-an instance of its class when their IoU exceeds the threshold; of several on one instance the most confident is true, the
-others are false. One that matches nothing is false unless too much of it lies on void pixels, on groups or on instances
-of fewer than 100 pixels. The official names of images, files and folders play no part.
+Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", section 4.2. A prediction
+matches an instance of its class when their IoU exceeds the threshold; of several on one instance the most confident is
+true, the others are false. One that matches nothing is false unless too much of it lies on void pixels, on groups or on
+instances of fewer than 100 pixels. The official names of images, files and folders play no part.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from .figures import no_truth
 from .ground_truth import ground_truth_of
 from .matching import Found, Matches, Pairs
 
-PROTOCOL = "Cityscapes instance-level (IoU above 0.50:0.95, regions of 100 pixels and more), equal to cityscapesScripts 2"
+PROTOCOL = (
+    "Cityscapes instance-level (IoU above 0.50:0.95, regions of 100 pixels and more), equal to cityscapesScripts 2"
+)
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 SMALLEST = 100
 # Label ids that the official table marks as ignored in evaluation.

@@ -62,8 +62,8 @@ def _is_finite(value: object) -> bool:
 
 class Collector:
     """Columns of all detections seen: ``image`` (D,) row of the ground truth's images, ``index`` (D,) place within its
-    image as given, ``label``, ``score``, ``box`` (D, 4) x, y, width, height, ``area`` of the box, ``mask_score`` (the score,
-    where the method does not rate masks), ``mask_area``; and ``pairs``, the overlaps of masks.
+    image as given, ``label``, ``score``, ``box`` (D, 4) x, y, width, height, ``area`` of the box, ``mask_score`` (the
+    score, where the method does not rate masks), ``mask_area``; and ``pairs``, the overlaps of masks.
 
     overlaps: how the masks of an image meet its ground truths; none where the protocol looks at boxes alone.
     """
@@ -219,7 +219,7 @@ class Collector:
         with_masks = self._overlaps is not None or not with_boxes
         image, label, values = self._columns_of(path, entries, with_boxes)
         masks = [self._mask(path, i, entry, int(image[i])) for i, entry in enumerate(entries)] if with_masks else []
-        if not with_boxes:
+        if masks and not with_boxes:
             values[:, 1:] = [coco_mask.toBbox(mask) for mask in masks]
         known = np.flatnonzero(label >= 0)
         for i in np.flatnonzero(label < 0):
@@ -252,7 +252,9 @@ class Collector:
         )
         self.seen[:] = True
 
-    def _columns_of(self, path: Path, entries: list[Any], with_boxes: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _columns_of(
+        self, path: Path, entries: list[Any], with_boxes: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(n,) image rows, (n,) labels with -1 for unknown categories, (n, 5) score and box of a results file."""
         labels = {category: label for label, category in enumerate(self._truth.category_ids)}
         values = np.zeros((len(entries), 5))
@@ -345,7 +347,9 @@ class Collector:
         notes = []
         missing = int((~self.seen).sum())
         if missing:
-            notes.append(f"{missing} of {len(self.seen)} images were given no detections at all; their objects are missed")
+            notes.append(
+                f"{missing} of {len(self.seen)} images were given no detections at all; their objects are missed"
+            )
         if self.unknown_categories:
             names = ", ".join(map(str, sorted(self.unknown_categories, key=str)[:5]))
             known = ", ".join(map(str, list(self._truth.category_ids)[:5]))

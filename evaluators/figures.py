@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def best_thresholds(scored: Scored, iou: float = 0.5) -> dict[int, tuple[float, 
     labels, scores, true = scored.found.labels[order], scored.found.scores[order], matches.true_positive[order]
     best = {}
     bounds = np.searchsorted(labels, np.arange(scored.num_classes + 1))
-    for label, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:])):
+    for label, (start, stop) in enumerate(pairwise(bounds)):
         tp = np.cumsum(true[start:stop])
         if stop == start or tp[-1] == 0:
             continue
@@ -77,7 +78,9 @@ def per_class_figures(
     return table
 
 
-def curves_by_class(scored: Scored, classes: Sequence[str], kind: str, iou: float = 0.5) -> dict[str, dict[str, np.ndarray]]:
+def curves_by_class(
+    scored: Scored, classes: Sequence[str], kind: str, iou: float = 0.5
+) -> dict[str, dict[str, np.ndarray]]:
     """Precision, recall and score threshold (101,) of every class that has ground truth, at one IoU threshold."""
     t = scored.threshold_index(iou)
     return {

@@ -19,7 +19,8 @@ class GroundTruth:
 
     image_ids: M ids. sizes: (M, 2) height and width. boxes: (N, 4) float64 x, y, width, height.
     labels: (N,) in 0..K-1. crowd, ignore: (N,) bool. areas: (N,) float64 pixels. annotation_ids: (N,).
-    segmentation: row to compressed run lengths, none where the dataset has no masks. classes: K names. category_ids: K original ids.
+    segmentation: row to compressed run lengths, none where the dataset has no masks. classes: K names.
+    category_ids: K original ids.
     """
 
     image_ids: Sequence[Any]

@@ -241,8 +241,9 @@ def accumulate(
 ) -> Curves:
     """Precision and recall by class, area range and threshold.
 
-    labels, scores: (D,). order: (D,) by class, then falling score, ties settled. ignore_unmatched: (A, D) detections that
-    do not count as false unless matched (outside the area range, class not annotated exhaustively). ignore: (A, G).
+    labels, scores: (D,). order: (D,) by class, then falling score, ties settled. ignore_unmatched: (A, D) detections
+    that do not count as false where nothing matches them (outside the area range, class not annotated exhaustively).
+    ignore: (A, G).
     """
     areas, thresholds = matched.truth.shape[1:]
     place = np.empty(len(order), np.int64)
@@ -436,7 +437,8 @@ def score(
 ) -> Scored:
     """Matches and accumulates.
 
-    found: an image's detections in the order given. pairs: overlaps within images, between all classes. image_rank: (M,) order of images, which settles equal scores.
+    found: an image's detections in the order given. pairs: overlaps within images, between all classes.
+    image_rank: (M,) order of images, which settles equal scores.
     most: detections of one image and class that count. ignore_unmatched: (A, D).
     """
     # One whole number a detection sorts faster than several columns; equal scores keep the order as given.
@@ -469,6 +471,4 @@ def score(
         truth_labels=sought.labels,
         num_classes=num_classes,
     )
-    return Scored(
-        found, sought, pairs, ranks, order, ignore_unmatched, thresholds, matched, curves, num_classes
-    )
+    return Scored(found, sought, pairs, ranks, order, ignore_unmatched, thresholds, matched, curves, num_classes)

@@ -4,6 +4,7 @@ effective detection proposals?"; the COCO procedure with classes ignored, as pub
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,19 +52,24 @@ class ProposalEvaluator:
         self._collected.merge_state(state)
 
     def matches(self, kind: str = "bbox", iou: float = 0.5) -> Matches:
-        """Which proposal covers which object at an IoU threshold of the protocol. Its ground truths are in the order of
-        their classes within each image, see ``order``."""
-        return self._score().matches(iou)
+        """Which proposal covers which object at an IoU threshold of the protocol."""
+        matches, order = self._score().matches(iou), self._order
+        back = np.argsort(order)
+        truth = matches.truth.copy()
+        truth[truth >= 0] = order[truth[truth >= 0]]
+        return replace(
+            matches, truth=truth, detection=matches.detection[back], truth_ignored=matches.truth_ignored[back]
+        )
 
     @property
-    def order(self) -> np.ndarray:
-        """(G,) annotation row of each ground truth of ``matches``: the official code goes through the classes in turn,
+    def _order(self) -> np.ndarray:
+        """(G,) annotation rows image by image and class by class: the official code goes through the classes in turn,
         which settles equal overlaps."""
         categories = np.asarray(self.truth.category_ids)[self.truth.labels]
         return np.lexsort((categories, self.truth.images))
 
     def _score(self) -> Scored:
-        truth, c, order = self.truth, self._collected, self.order
+        truth, c, order = self.truth, self._collected, self._order
         found = Found(c["image"], c["index"], c["label"], c["score"], c["area"])
         crowd = truth.crowd[order]
         pairs = box_pairs(

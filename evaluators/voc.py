@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -169,7 +170,7 @@ class VocEvaluator:
         found, order = matches.found, self._order(matches.found)
         bounds = np.searchsorted(found.labels[order], np.arange(len(self.truth.classes) + 1))
         positives = np.bincount(self.truth.labels[~matches.truth_ignored], minlength=len(self.truth.classes))
-        parts = [order[start:stop] for start, stop in zip(bounds[:-1], bounds[1:])]
+        parts = [order[start:stop] for start, stop in pairwise(bounds)]
         true, false = matches.true_positive, matches.false_positive
         return [_Class(int(n), found.scores[own], true[own], false[own]) for n, own in zip(positives, parts)]
 
@@ -199,9 +200,7 @@ class VocEvaluator:
                         "bbox/precision": one.precision,
                         "bbox/thresholds": one.scores,
                     }
-            metrics[f"bbox/mAP{iou * 100:g}"] = (
-                Value(float(np.mean(figures))) if figures else Value(None, no_truth())
-            )
+            metrics[f"bbox/mAP{iou * 100:g}"] = Value(float(np.mean(figures))) if figures else Value(None, no_truth())
             if len(found) and figures and not matches.true_positive.any():
                 notes.append(f"no prediction matched at IoU above {iou:g}")
         if not len(found):

@@ -1,9 +1,9 @@
 """The WIDER FACE protocol: average precision over the easy, medium and hard sets of faces.
 
 Source: Yang et al., "WIDER FACE: A Face Detection Benchmark", and the procedure of its evaluation tools: scores are
-stretched to 0..1 over the whole set; IoU counts the last pixel of a box in (+1) and must reach 0.5; a detection looks at
-the face of highest IoU, found before or not; one on a face outside the set at hand does not count; precision and recall
-are read at 1000 thresholds. Images without any face are left out, with all detections on them.
+stretched to 0..1 over the whole set; IoU counts the last pixel of a box in (+1) and must reach 0.5; a detection looks
+at the face of highest IoU, found before or not; one on a face outside the set at hand does not count; precision and
+recall are read at 1000 thresholds. Images without any face are left out, with all detections on them.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-
 from sdk.datasets.index import Annotations, Builder, Ragged
 from sdk.datasets.masks import check_rle
 

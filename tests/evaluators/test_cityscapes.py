@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from oracles import ColumnDataset
-
 from sdk.datasets.cityscapes import CLASSES, read_maps
 from sdk.evaluators.base import Evaluator
 from sdk.evaluators.cityscapes import CityscapesEvaluator

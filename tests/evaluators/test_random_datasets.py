@@ -1,5 +1,5 @@
-"""COCO and LVIS figures of random small datasets equal those of the official tools: crowds, ignored sizes, equal scores,
-equal overlaps, missing classes, sparse ids, images without anything."""
+"""COCO and LVIS figures of random small datasets equal those of the official tools: crowds, ignored sizes, equal
+scores, equal overlaps, missing classes, sparse ids, images without anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles import COCO_FIGURES, dataset_of, official_coco, official_lvis
-
 from sdk.evaluators.coco import CocoEvaluator
 from sdk.evaluators.lvis import LvisEvaluator
 

@@ -7,7 +7,6 @@ import tarfile
 import pytest
 from oracles import ColumnDataset
 from scipy.io import loadmat
-
 from sdk.datasets.errors import DatasetError
 from sdk.datasets.index import Builder
 from sdk.evaluators.base import Evaluator
@@ -54,7 +53,7 @@ def test_no_detections(folder, dataset):
 
 
 def test_missing_ground_truth(dataset, tmp_path):
-    with pytest.raises(DatasetError, match="wider_easy_val.mat"):
+    with pytest.raises(DatasetError, match=r"wider_easy_val\.mat"):
         WiderFaceEvaluator(dataset, tmp_path)
     with pytest.raises(DatasetError, match="ground_truth"):
         WiderFaceEvaluator(dataset)
