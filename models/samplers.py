@@ -65,3 +65,51 @@ class AllSampler:
     def __call__(self, assignment: Assignment) -> tuple[Tensor, Tensor]:
         """Indices of the positives and negatives, ascending."""
         return assignment.positive.nonzero()[:, 0], assignment.negative.nonzero()[:, 0]
+
+
+def evenly_drawn(candidates: Tensor, groups: Tensor, per_group: int, count: int) -> Tensor:
+    """``count`` of the (N,) candidates: at random ``per_group`` of each group, then of the rest, or of these, as many
+    as are missing or too many. groups: (N,) the group of each candidate."""
+    order = torch.randperm(len(candidates), device=candidates.device)
+    order = order[groups[order].argsort(stable=True)]
+    sizes = groups.unique(return_counts=True)[1]
+    rank = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    drawn = candidates[order[rank < per_group]]
+    if len(drawn) >= count:
+        return random_choice(drawn, count)
+    return torch.cat((drawn, random_choice(candidates[order[rank >= per_group]], count - len(drawn))))
+
+
+@dataclass
+class BalancedSampler:
+    """Positives spread evenly over the objects, negatives over the overlaps (Pang et al., "Libra R-CNN", section 3.1).
+
+    At most ``num`` priors, of which at most ``pos_fraction`` are positive. bins: intervals of the overlap, from which
+    an equal number of negatives is drawn. neg_pos_ub and add_ground_truth: as of ``RandomSampler``.
+    """
+
+    num: int = 512
+    pos_fraction: float = 0.25
+    neg_pos_ub: float = -1
+    add_ground_truth: bool = True
+    bins: int = 3
+
+    def __call__(self, assignment: Assignment) -> tuple[Tensor, Tensor]:
+        """Indices of the chosen positives and negatives, ascending."""
+        positive = assignment.positive.nonzero()[:, 0]
+        most = int(self.num * self.pos_fraction)
+        if len(positive) > most:
+            objects = assignment.matched[positive]
+            per_object = round(most / len(objects.unique())) + 1
+            positive = evenly_drawn(positive, objects, per_object, most).sort().values
+        negative = assignment.negative.nonzero()[:, 0]
+        most = self.num - len(positive)
+        if self.neg_pos_ub >= 0:
+            most = min(most, int(self.neg_pos_ub * max(1, len(positive))))
+        if len(negative) > most:
+            # The published intervals divide -1 to the best overlap of all priors: the lowest is always empty, and what
+            # would come from it is drawn from all of the others.
+            width = (assignment.overlaps.max() + 1) / self.bins
+            interval = ((assignment.overlaps[negative] + 1) / width).floor()
+            negative = evenly_drawn(negative, interval, most // self.bins, most).sort().values
+        return positive, negative

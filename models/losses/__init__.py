@@ -2,9 +2,10 @@
 
 from .classification import BinaryCrossEntropy, CrossEntropy, FocalLoss, soft_binary_cross_entropy
 from .iou import BoundedIoULoss, BoxLoss, GIoULoss, IoULoss
-from .regression import L1Loss, SmoothL1Loss
+from .regression import BalancedL1Loss, L1Loss, SmoothL1Loss
 
 __all__ = [
+    "BalancedL1Loss",
     "BinaryCrossEntropy",
     "BoundedIoULoss",
     "BoxLoss",

@@ -5,6 +5,7 @@ Shape letters: N elements, D numbers of each.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -45,3 +46,29 @@ class SmoothL1Loss:
     ) -> Tensor:
         """The sum, times ``weight`` (N, D), divided by ``normalizer``."""
         return weighted_sum(self.each(pred, target), weight, normalizer)
+
+
+@dataclass(frozen=True)
+class BalancedL1Loss:
+    """Like smooth L1, with a larger gradient at accurate examples (Pang et al., "Libra R-CNN", eq. 8 to 10), of (N, D)
+    codes.
+
+    alpha: how much more accurate examples count (less where larger). gamma: the gradient of inaccurate ones, from
+    ``beta`` on.
+    """
+
+    alpha: float = 0.5
+    gamma: float = 1.5
+    beta: float = 1.0
+    weight: float = 1.0
+    on_boxes = False
+
+    def __call__(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None = None, normalizer: float | Tensor = 1.0
+    ) -> Tensor:
+        """The sum, times ``weight`` (N, D), divided by ``normalizer``."""
+        diff = (pred - target).abs()
+        b = math.exp(self.gamma / self.alpha) - 1
+        near = self.alpha / b * (b * diff + 1) * (b * diff / self.beta + 1).log() - self.alpha * diff
+        far = self.gamma * diff + self.gamma / b - self.alpha * self.beta
+        return self.weight * weighted_sum(torch.where(diff < self.beta, near, far), weight, normalizer)

@@ -9,7 +9,6 @@ from functools import partial
 
 from torch import nn
 
-from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
 from ..detectors.two_stage import TwoStageDetector
 from ..necks.fpn import FPN
@@ -17,7 +16,7 @@ from ..priors import anchor_grid
 from ..roi.box_head import BoxHead
 from ..roi.extractor import roi_align_extractor
 from ..roi.standard import StandardRoIHead
-from ..settings import ProposalSettings
+from ..settings import ProposalSettings, RoITest
 from .rpn import RPNHead
 
 
@@ -29,23 +28,21 @@ def faster_rcnn(
     rpn_head: Callable[[], nn.Module] = RPNHead,
     bbox_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 7),
     bbox_head: Callable[..., BoxHead] = BoxHead,
-    match_low_quality: bool = False,
+    roi_head: Callable[..., StandardRoIHead] = StandardRoIHead,
+    test: RoITest | None = None,
 ) -> TwoStageDetector:
     """Faster R-CNN on a backbone with four stages.
 
     The parts are given as what builds them: ``neck`` from the backbone's channels to a five-level pyramid of 256
-    channels, ``bbox_head`` from ``num_classes``. match_low_quality: of the second stage's ``MaxIoUAssigner``.
+    channels, ``bbox_head`` from ``num_classes``, ``roi_head`` from the extractor and the head.
     """
     body = backbone()
     return TwoStageDetector(
         backbone=body,
         neck=neck(body.out_channels),
         rpn_head=rpn_head(),
-        roi_head=StandardRoIHead(
-            bbox_roi_extractor=bbox_roi_extractor(),
-            bbox_head=bbox_head(num_classes=num_classes),
-            assigner=MaxIoUAssigner(0.5, 0.5, min_positive=0.5, match_low_quality=match_low_quality),
-        ),
+        roi_head=roi_head(bbox_roi_extractor=bbox_roi_extractor(), bbox_head=bbox_head(num_classes=num_classes)),
+        test=test,
     )
 
 

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
 from ..coders import DeltaCoder
 from ..detectors.single_stage import SingleStageDetector
@@ -23,6 +24,7 @@ from ..necks.fpn import FPN
 from ..priors import AnchorGrid, base_anchors, octave_scales
 from ..roi.box_head import BoxHead
 from ..roi.extractor import roi_align_extractor
+from ..roi.standard import StandardRoIHead
 from ..settings import DenseTest, ProposalSettings
 from .cascade_rcnn import cascade_mask_rcnn, first_stage
 from .faster_rcnn import faster_rcnn
@@ -91,7 +93,7 @@ def legacy_faster_rcnn(num_classes: int, *, backbone: Callable[[], ResNet]) -> T
         rpn_head=rpn_head,
         bbox_roi_extractor=bbox_roi_extractor,
         bbox_head=bbox_head,
-        match_low_quality=True,
+        roi_head=partial(StandardRoIHead, assigner=MaxIoUAssigner(0.5, 0.5, min_positive=0.5, match_low_quality=True)),
     )
 
 
