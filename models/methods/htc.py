@@ -27,12 +27,11 @@ from ..roi.cascade import (
     cascade_samplers,
     predict_boxes,
     refined_regions,
-    sample_stage,
     stages,
 )
 from ..roi.extractor import roi_align_extractor
 from ..roi.mask_head import FCNMaskHead
-from ..roi.rois import to_rois
+from ..roi.rois import sample_batch, to_rois
 from ..roi.semantic_head import COCO_STUFF_CLASSES, FusedSemanticHead, add_semantic, semantic_roi_extractor
 from ..roi.standard import paste_detections
 from ..settings import RoITest
@@ -113,11 +112,11 @@ class HTCRoIHead(RoIHead):
             zip(self.bbox_head, self.mask_head, STAGE_WEIGHTS, strict=True)
         ):
             assign, sampler = self.assigners[stage], self.samplers[stage]
-            regions = sample_stage(proposals, targets, assign, sampler)
+            regions = sample_batch(proposals, targets, assign, sampler)
             logits, codes = self.boxes_forward(stage, features, semantic, to_rois([r.boxes for r in regions]))
             add_stage_losses(losses, stage, weight, box_head.loss(logits, codes, regions))
             proposals = refined_regions(box_head, regions, logits, codes, images)
-            regions = sample_stage(proposals, targets, assign, sampler)
+            regions = sample_batch(proposals, targets, assign, sampler)
             flow = self.masks_forward(stage, features, semantic, to_rois([r.positive_boxes for r in regions]))
             add_stage_losses(losses, stage, weight, mask_head.loss(mask_head.logits(flow[-1]), regions, targets))
         return losses

@@ -28,12 +28,11 @@ from ..roi.cascade import (
     cascade_samplers,
     predict_boxes,
     refined_regions,
-    sample_stage,
     stages,
 )
 from ..roi.extractor import roi_align_extractor
 from ..roi.mask_head import FCNMaskHead
-from ..roi.rois import SampledRegions, to_rois
+from ..roi.rois import SampledRegions, sample_batch, to_rois
 from ..roi.semantic_head import COCO_STUFF_CLASSES, FusedSemanticHead, add_semantic, semantic_roi_extractor
 from ..roi.standard import paste_detections
 from ..settings import RoITest
@@ -166,7 +165,7 @@ class SCNetRoIHead(RoIHead):
         regions: list[SampledRegions] = []
         shared = context
         for stage, (head, weight) in enumerate(zip(self.bbox_head, STAGE_WEIGHTS, strict=True)):
-            regions = sample_stage(proposals, targets, self.assigners[stage], self.samplers[stage])
+            regions = sample_batch(proposals, targets, self.assigners[stage], self.samplers[stage])
             rois = to_rois([r.boxes for r in regions])
             shared = self.box_features(stage, features, semantic, context, rois)
             logits, codes = head.outputs(shared)

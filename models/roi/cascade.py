@@ -20,8 +20,8 @@ from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
 from .box_head import BoxHead, region_labels
 from .mask_head import FCNMaskHead
-from .rois import Assign, SampledRegions, sample_regions, to_rois
-from .standard import paste_detections, region_detections
+from .rois import Assign, SampledRegions, sample_batch, to_rois
+from .standard import box_detections, paste_detections
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -72,7 +72,7 @@ class CascadeRoIHead(RoIHead):
     ) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         for stage, (head, weight) in enumerate(zip(self.bbox_head, self.stage_weights, strict=True)):
-            regions = sample_stage(proposals, targets, self.assigners[stage], self.samplers[stage])
+            regions = sample_batch(proposals, targets, self.assigners[stage], self.samplers[stage])
             logits, codes = self.boxes_forward(stage, features, to_rois([r.boxes for r in regions]))
             add_stage_losses(losses, stage, weight, head.loss(logits, codes, regions))
             if len(self.mask_head):
@@ -108,13 +108,6 @@ def cascade_assigners(match_low_quality: bool = False) -> list[MaxIoUAssigner]:
 def cascade_samplers() -> list[RandomSampler]:
     """512 regions of each image, a quarter of them positive, in each of three stages."""
     return [RandomSampler(num=512, pos_fraction=0.25, add_ground_truth=True) for _ in range(3)]
-
-
-def sample_stage(
-    proposals: Sequence[Tensor], targets: Sequence[Targets], assign: Assign, sampler: Sampler
-) -> list[SampledRegions]:
-    """The regions that a stage is trained on, image by image."""
-    return [sample_regions(p, t, assign, sampler) for p, t in zip(proposals, targets, strict=True)]
 
 
 def add_stage_losses(losses: dict[str, Tensor], stage: int, weight: float, own: dict[str, Tensor]) -> None:
@@ -163,8 +156,4 @@ def predict_boxes(
         proposals = [head.refine(boxes, label, code, size) for boxes, label, code, size in moved]
     logits, codes = boxes_forward(len(earlier), to_rois(proposals))
     mean = torch.stack((*averaged, logits)).mean(dim=0)
-    detections = []
-    for index, (own_logits, own_codes) in enumerate(zip(mean.split(counts), codes.split(counts))):
-        boxes = last.decode(proposals[index], own_codes, images.sizes[index])
-        detections.append(region_detections(boxes, last.scores(own_logits), images, index, test))
-    return detections
+    return box_detections(last, proposals, mean, codes, images, test)

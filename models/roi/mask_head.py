@@ -70,12 +70,17 @@ class FCNMaskHead(nn.Module):
 
     def loss(self, logits: Tensor, regions: Sequence[SampledRegions], targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Binary cross-entropy of the positives' own class, averaged over pixels."""
-        if not len(logits):
-            return {"loss_mask": logits.sum() * 0}
-        labels = torch.cat([r.labels for r in regions])
-        wanted = mask_targets(regions, targets, int(logits.shape[-1]))
-        pred = logits[torch.arange(len(logits), device=logits.device), labels]
-        return {"loss_mask": self.loss_weight * F.binary_cross_entropy_with_logits(pred, wanted)}
+        return {"loss_mask": self.loss_weight * own_class_loss(logits, regions, targets)}
+
+
+def own_class_loss(logits: Tensor, regions: Sequence[SampledRegions], targets: Sequence[Targets]) -> Tensor:
+    """Binary cross-entropy of the (Q, K, M, M) logits of the positives at their own class, averaged over pixels."""
+    if not len(logits):
+        return logits.sum() * 0
+    labels = torch.cat([r.labels for r in regions])
+    wanted = mask_targets(regions, targets, int(logits.shape[-1]))
+    pred = logits[torch.arange(len(logits), device=logits.device), labels]
+    return F.binary_cross_entropy_with_logits(pred, wanted)
 
 
 def deconvolution(in_channels: int, out_channels: int) -> nn.Module:

@@ -66,3 +66,10 @@ def sample_regions(proposals: Tensor, target: Targets, assign: Assign, sampler: 
         overlaps=assignment.overlaps[index],
         index=index,
     )
+
+
+def sample_batch(
+    proposals: Sequence[Tensor], targets: Sequence[Targets], assign: Assign, sampler: Sampler
+) -> list[SampledRegions]:
+    """The regions that a second stage is trained on, image by image."""
+    return [sample_regions(p, t, assign, sampler) for p, t in zip(proposals, targets, strict=True)]

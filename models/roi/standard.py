@@ -21,7 +21,7 @@ from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
 from .box_head import BoxHead
 from .mask_head import FCNMaskHead
-from .rois import Assign, SampledRegions, sample_regions, to_rois
+from .rois import Assign, SampledRegions, sample_batch, to_rois
 
 
 class StandardRoIHead(RoIHead):
@@ -67,7 +67,7 @@ class StandardRoIHead(RoIHead):
 
     def sample(self, proposals: Sequence[Tensor], targets: Sequence[Targets]) -> list[SampledRegions]:
         """The regions that are trained on, image by image."""
-        return [sample_regions(p, t, self.assigner, self.sampler) for p, t in zip(proposals, targets, strict=True)]
+        return sample_batch(proposals, targets, self.assigner, self.sampler)
 
     def loss(
         self,
@@ -99,13 +99,25 @@ class StandardRoIHead(RoIHead):
     ) -> list[Detections]:
         """Detections without masks."""
         logits, codes = self.boxes_forward(features, to_rois(proposals))
-        counts = [len(p) for p in proposals]
-        detections = []
-        for index, (own_logits, own_codes) in enumerate(zip(logits.split(counts), codes.split(counts))):
-            boxes = self.bbox_head.decode(proposals[index], own_codes, images.sizes[index])
-            scores = self.bbox_head.scores(own_logits)
-            detections.append(region_detections(boxes, scores, images, index, test))
-        return detections
+        return box_detections(self.bbox_head, proposals, logits, codes, images, test)
+
+
+def box_detections(
+    head: BoxHead,
+    proposals: Sequence[Tensor],
+    logits: Tensor,
+    codes: Tensor,
+    images: ImageBatch,
+    test: RoITest,
+) -> list[Detections]:
+    """Detections of each image from its (P, 4) proposals and what ``head`` says of all of them: (R, K + 1) class logits
+    and (R, D) box codes."""
+    counts = [len(p) for p in proposals]
+    detections = []
+    for index, (own_logits, own_codes) in enumerate(zip(logits.split(counts), codes.split(counts))):
+        boxes = head.decode(proposals[index], own_codes, images.sizes[index])
+        detections.append(region_detections(boxes, head.scores(own_logits), images, index, test))
+    return detections
 
 
 def region_detections(boxes: Tensor, scores: Tensor, images: ImageBatch, index: int, test: RoITest) -> Detections:
