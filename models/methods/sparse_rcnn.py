@@ -21,7 +21,7 @@ from ..backbones.resnet import ResNet
 from ..boxes import cxcywh_to_xyxy
 from ..coders import DeltaCoder
 from ..dense.postprocess import best_pairs
-from ..detectors.base import Detector
+from ..detectors.base import Detector, full_precision
 from ..detectors.set_prediction import set_detections, size_factors
 from ..layers.init import bias_for_prior
 from ..losses.set_prediction import SetLoss, focal_set_loss
@@ -131,8 +131,8 @@ class SparseRoIHead(nn.Module):
         for head in self.bbox_head:
             regions = self.bbox_roi_extractor(features, to_rois(list(boxes)))
             scores, codes, queries = head(queries, regions)
-            logits.append(scores.float())
-            refined.append(self.coder.decode(boxes, codes.float()))
+            logits.append(full_precision(scores))
+            refined.append(self.coder.decode(boxes, full_precision(codes)))
             boxes = refined[-1].detach()
         return torch.stack(logits), torch.stack(refined)
 
