@@ -36,5 +36,3 @@ def check(
 
         say(str(exposure(dataset, sampler)))
     return report
-
-

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import RunError
+from .errors import RunError, require_same_classes
 
 if TYPE_CHECKING:
     import torch
@@ -145,6 +145,14 @@ def load(what: Any, model: nn.Module | None = None) -> Trained:
             type(what).__name__,
         )
     raise RunError(f"expected a run, a run folder, a weights file, a name or a detector; found {type(what).__name__}")
+
+
+def require_fitting(trained: Trained, classes: Sequence[str]) -> None:
+    """Raises ClassMismatch where the detector's classes are not these; a proposal network has none of its own."""
+    from .models.methods.rpn import RPN
+
+    if not isinstance(trained.model, RPN):
+        require_same_classes(trained.classes, int(trained.model.num_classes), classes)  # type: ignore[arg-type]
 
 
 def recipe_of(model: nn.Module) -> Recipe:

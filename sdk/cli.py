@@ -116,19 +116,15 @@ def _evaluate(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from . import Run, evaluate
-    from .errors import SdkError
     from .opening import open_dataset
     from .reporting import as_text
 
     dataset = open_dataset(options.dataset)
-    if options.split is not None:
-        dataset = getattr(dataset, options.split, None)
-        if dataset is None:
-            raise SdkError(f"{options.dataset}: has no split {options.split!r}")
     what = Run(options.what) if Path(options.what).is_dir() else options.what
     report = evaluate(
         dataset,
         what,
+        split=options.split,
         protocol=options.protocol,
         batch_size=options.batch_size,
         workers=options.workers,

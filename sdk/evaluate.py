@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from .batching import Batch, Collate
-from .checkpoint import Run, load
+from .checkpoint import Run, load, require_fitting
 from .datasets.adapter import evaluator_for
 from .datasets.base import DetectionDataset
 from .datasets.loader import Loader
 from .datasets.transforms import Preprocessing, Resize, Transform
-from .errors import RunError, require_same_classes
-from .evaluators.base import Evaluator, Report
+from .errors import RunError, SdkError
+from .evaluators.analysis import confusion_matrix
+from .evaluators.base import Evaluator, Report, Value
+from .evaluators.proposals import ProposalEvaluator
+from .models.methods.rpn import RPN
 from .models.recipe import Recipe
 from .models.structures import Detections
 from .models.tta import predict_with_flip
-from .reporting import Progress, draw_examples, draw_precision_recall, headline, say, write_report
+from .reporting import (
+    Progress,
+    curve_of,
+    draw_confusion,
+    draw_examples,
+    draw_precision_recall,
+    headline,
+    say,
+    write_report,
+)
 
 
 def evaluate(
     dataset: Any,
     what: Any,
     *,
+    split: str | None = None,
     protocol: str | None = None,
     batch_size: int = 1,
     workers: int | None = None,
@@ -40,6 +55,7 @@ def evaluate(
         dataset: a DetectionDataset; where it carries splits, ``val`` is scored.
         what: a Run or its folder, a detector, a weights file, a name of the zoo, or a predictions file (``.json`` in
             the form of COCO results).
+        split: ``train``, ``val`` or ``test`` instead.
         protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own.
         batch_size, workers: of the loader.
         device: such as ``cuda:1``; a GPU where there is one.
@@ -49,17 +65,18 @@ def evaluate(
         ClassMismatch: when the detector's classes are not the dataset's.
         RunError: when ``what`` is nothing that can be scored.
     """
-    scored_on = scored_split(dataset)
+    scored_on = scored_split(dataset, split)
     trained = None
     if isinstance(what, (str, os.PathLike)) and Path(what).suffix == ".json":
-        report = score_file(scored_on, Path(what), protocol)
+        evaluator = read_predictions(scored_on, Path(what), protocol)
     else:
         trained = load(what)
-        require_same_classes(trained.classes, int(trained.model.num_classes), scored_on.classes)  # type: ignore[arg-type]
+        require_fitting(trained, scored_on.classes)
         fabric = single_device(device)
         trained.model.to(fabric.device)
         workers = default_workers() if workers is None else workers
-        report = score(scored_on, trained.model, trained.recipe, batch_size, workers, fabric, protocol)
+        evaluator = collect(scored_on, trained.model, trained.recipe, batch_size, workers, fabric, protocol)
+    report = with_best_thresholds(evaluator.compute())
     say(f"{report.protocol}: {headline(report)}")
     if out is None and isinstance(what, Run):
         out = what.folder / "evaluation"
@@ -70,6 +87,11 @@ def evaluate(
         if report.curves:
             draw_precision_recall(report, folder / "precision_recall.png")
             pictures.append(("Precision over recall", folder / "precision_recall.png"))
+        if hasattr(evaluator, "scored"):
+            kind = report.main.partition("/")[0]
+            matrix = confusion_matrix(evaluator.scored(kind), scored_on.classes)  # type: ignore[attr-defined]
+            draw_confusion(matrix, folder / "confusion.png")
+            pictures.append(("What was there against what was said", folder / "confusion.png"))
         if trained is not None:
             drawn = draw_examples(scored_on, trained, folder / "examples")
             pictures += [(f"{path.stem}: ground truth left, detections right", path) for path in drawn]
@@ -78,8 +100,8 @@ def evaluate(
     return report
 
 
-def score_file(dataset: DetectionDataset, path: Path, protocol: str | None = None) -> Report:
-    """Scores a COCO results file."""
+def read_predictions(dataset: DetectionDataset, path: Path, protocol: str | None = None) -> Evaluator:
+    """The evaluator with the detections of a COCO results file."""
     if not path.is_file():
         raise RunError(f"{path}: no such file")
     # The first entry says whether masks are there; the evaluator checks every one.
@@ -89,10 +111,18 @@ def score_file(dataset: DetectionDataset, path: Path, protocol: str | None = Non
     if not hasattr(evaluator, "update_from_json"):
         raise RunError(f"{path}: {type(evaluator).__name__} reads no results files")
     evaluator.update_from_json(path)  # type: ignore[attr-defined]
-    return evaluator.compute()
+    return evaluator
 
 
 def score(
+    dataset: DetectionDataset, model: nn.Module, recipe: Recipe, batch_size: int, workers: int, fabric: Fabric
+) -> Report:
+    """Scores a detector by the dataset's own protocol; every process of ``fabric`` gets the report."""
+    evaluator = collect(dataset, model, recipe, batch_size, workers, fabric)
+    return fabric.broadcast(evaluator.compute() if fabric.is_global_zero else None)
+
+
+def collect(
     dataset: DetectionDataset,
     model: nn.Module,
     recipe: Recipe,
@@ -100,8 +130,8 @@ def score(
     workers: int,
     fabric: Fabric,
     protocol: str | None = None,
-) -> Report:
-    """Scores a detector on its device; every process of ``fabric`` sees its share of the images, all get the report."""
+) -> Evaluator:
+    """The evaluator with a detector's detections: each process looks at its share of the images, the first gets all."""
     loader = Loader(
         dataset,
         batch_size=batch_size,
@@ -111,7 +141,7 @@ def score(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
-    evaluator = None
+    evaluator: Evaluator | None = None
     progress = Progress(len(loader), batch_size, shown=fabric.is_global_zero)
     training = model.training
     model.eval()
@@ -119,16 +149,50 @@ def score(
         for done, batch in enumerate(loader, start=1):
             found = predicted(model, batch.to(fabric.device), recipe)
             if evaluator is None:
-                evaluator = fitting_evaluator(dataset, found[0].masks is not None, protocol)
+                evaluator = evaluator_for_model(dataset, model, found[0].masks is not None, protocol)
             evaluator.update(batch.image_ids, found)
             progress.show(done, "scoring", {})
     model.train(training)
-    return _merged(evaluator or fitting_evaluator(dataset, False, protocol), fabric)
+    if fabric.world_size > 1:
+        # A process may have had no image; what the detector gives is the same everywhere.
+        state = None if evaluator is None else evaluator.state()
+        states: list[Any] | None = [None] * fabric.world_size if fabric.is_global_zero else None
+        torch.distributed.gather_object(state, states, dst=0)
+        for other in (states or [])[1:]:
+            if evaluator is not None and other is not None:
+                evaluator.merge_state(other)
+    return evaluator or fitting_evaluator(dataset, False, protocol)
+
+
+def with_best_thresholds(report: Report) -> Report:
+    """The report with the score, for each class that has a curve, at which precision and recall together are best.
+
+    Best is the highest F1, the harmonic mean of both, on the curve that the protocol draws.
+    """
+    per_class = {name: dict(figures) for name, figures in report.per_class.items()}
+    for name, curve in report.curves.items():
+        recall, precision, thresholds = curve_of(curve)
+        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+        if name not in per_class or not f1.max(initial=0) > 0:
+            continue
+        per_class[name]["best threshold"] = Value(float(thresholds[f1.argmax()]))
+        per_class[name]["F1 there"] = Value(float(f1.max()))
+    return replace(report, per_class=per_class)
+
+
+def evaluator_for_model(dataset: DetectionDataset, model: nn.Module, masks: bool, protocol: str | None) -> Evaluator:
+    """The evaluator of average recall for a proposal network, otherwise the fitting one of the dataset."""
+    if isinstance(model, RPN) and protocol is None:
+        return ProposalEvaluator(dataset)
+    return fitting_evaluator(dataset, masks, protocol)
 
 
 def fitting_evaluator(dataset: DetectionDataset, masks: bool, protocol: str | None = None) -> Evaluator:
     """The dataset's own evaluator, or that of another protocol; without ``masks`` one that scores boxes alone."""
     evaluator = dataset.evaluator() if protocol is None else evaluator_for(dataset, protocol)
+    if not masks and protocol is None and isinstance(evaluator, CityscapesEvaluator):
+        # Its protocol scores masks alone; boxes of Cityscapes are published by COCO's.
+        return CocoEvaluator(dataset, kinds=("bbox",))
     if not masks and "segm" in getattr(evaluator, "kinds", ()):
         return type(evaluator)(dataset, kinds=("bbox",))  # type: ignore[call-arg]
     return evaluator
@@ -150,8 +214,20 @@ def carries_splits(dataset: Any) -> bool:
     return train is not None and (train is dataset or not hasattr(dataset, "__getitem__"))
 
 
-def scored_split(dataset: Any) -> DetectionDataset:
-    """The validation split of a dataset that carries splits, said aloud; otherwise the dataset itself."""
+def scored_split(dataset: Any, split: str | None = None) -> DetectionDataset:
+    """The split that is asked for; else ``val`` of a dataset that carries splits, said aloud; else the dataset itself.
+
+    Raises:
+        SdkError: when the dataset has no such split.
+    """
+    if split is not None:
+        chosen = getattr(dataset, split, None)
+        if chosen is None:
+            has = [name for name in ("train", "val", "test") if getattr(dataset, name, None) is not None]
+            raise SdkError(
+                f"the dataset has no split {split!r}; expected {' or '.join(has) or 'none, it has no splits'}"
+            )
+        return chosen
     if not carries_splits(dataset) or getattr(dataset, "val", None) is None:
         return dataset
     say(f"of the dataset's splits, val is taken ({len(dataset.val)} images)")
@@ -172,19 +248,3 @@ def predicted(model: nn.Module, batch: Batch, recipe: Recipe) -> list[Detections
         return [found.to("cpu") for found in predict_with_flip(model, batch.images)]  # type: ignore[arg-type]
     given = {"proposals": [target.proposals for target in batch.targets]} if recipe.needs_proposals else {}
     return [found.to("cpu") for found in model.predict(batch.images, **given)]  # type: ignore[operator]
-
-
-def _merged(evaluator: Evaluator, fabric: Fabric) -> Report:
-    """The report over what all processes saw; computed by the first one, known to all."""
-    if fabric.world_size == 1:
-        return evaluator.compute()
-    collected: list[Any] | None = [None] * fabric.world_size if fabric.is_global_zero else None
-    compact = hasattr(evaluator, "state")
-    torch.distributed.gather_object(evaluator.state() if compact else evaluator, collected, dst=0)  # type: ignore[attr-defined]
-    report = None
-    if collected is not None:
-        merge = evaluator.merge_state if compact else evaluator.merge  # type: ignore[attr-defined]
-        for other in collected[1:]:
-            merge(other)
-        report = evaluator.compute()
-    return fabric.broadcast(report)

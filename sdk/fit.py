@@ -29,6 +29,7 @@ from .checkpoint import (
     load_state,
     load_training_state,
     read_manifest,
+    require_fitting,
     save_training_state,
     save_weights,
     write_json,
@@ -141,7 +142,7 @@ def fit(
         model = models.create(model, num_classes=train, weights="published" if published else None)
     trained = load(model)
     recipe, detector = recipe or trained.recipe, trained.model
-    require_same_classes(trained.classes, int(detector.num_classes), train.classes)  # type: ignore[arg-type]
+    require_fitting(trained, train.classes)
     if scored_on is not None:
         require_same_classes(tuple(train.classes), len(train.classes), scored_on.classes)
     detector.classes = tuple(train.classes)  # type: ignore[assignment]
@@ -164,7 +165,9 @@ def fit(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
-    plan = make_plan(recipe, loader, fabric, epochs=epochs, accumulate=accumulate, lr=lr, ema_decay=ema_decay, seed=seed)
+    plan = make_plan(
+        recipe, loader, fabric, epochs=epochs, accumulate=accumulate, lr=lr, ema_decay=ema_decay, seed=seed
+    )
     folder, resumed = fabric.broadcast(run_folder(out, recipe.name, resume) if fabric.is_global_zero else None)
     manifest = describe(recipe, plan, train, detector)
     if resumed:
@@ -294,8 +297,9 @@ class Training:
             told = ", ".join(f"{name} = {value}" for name, value in zip(names, values[1:].tolist()) if name in bad)
             raise NonFiniteLoss(
                 f"step {self.step} (epoch {self.epoch + 1}): {told}; images {', '.join(map(str, batch.image_ids))}; "
-                f"learning rate {self.lr:.3g}, precision {self.plan.precision}. The last state in {self.folder} is from "
-                "before; a lower lr, longer warm-up, gradient clipping or precision='32' are what usually helps"
+                f"learning rate {self.lr:.3g}, precision {self.plan.precision}. "
+                f"The last state in {self.folder} is from before; a lower lr, longer warm-up, gradient clipping or "
+                "precision='32' are what usually helps"
             )
 
     def end_epoch(self, figure: float | None) -> bool:
@@ -470,18 +474,19 @@ def make_plan(
     )
 
 
-def tell(
-    recipe: Recipe, plan: Plan, train: DetectionDataset, scored_on: DetectionDataset | None, folder: Path
-) -> None:
+def tell(recipe: Recipe, plan: Plan, train: DetectionDataset, scored_on: DetectionDataset | None, folder: Path) -> None:
     """Says what is going to happen."""
     meant = recipe.images_per_device * recipe.devices
     say(f"training {recipe.name} on {len(train)} images of {len(train.classes)} classes, {plan.epochs} epochs")
     say(f"scoring on {len(scored_on)} images" if scored_on else "no validation set: the last weights are the best")
+    falls = f"times {plan.schedule.drop_factor:g} after epochs {', '.join(map(str, plan.schedule.drops))}"
     say(
-        f"batch {plan.total_batch_size} ({plan.batch_size} images x {plan.accumulate} passes x {plan.world_size} devices), "
+        f"batch {plan.total_batch_size} ({plan.batch_size} images x {plan.accumulate} passes x {plan.world_size} "
+        f"devices), precision {plan.precision}"
+    )
+    say(
         f"learning rate {plan.lr:.4g} (the recipe's {recipe.optimizer.lr:.4g} is for a batch of {meant}), "
-        f"warm-up {plan.warmup_steps} steps, drops after epochs {', '.join(map(str, plan.schedule.drops)) or 'none'}, "
-        f"precision {plan.precision}"
+        f"warm-up {plan.warmup_steps} steps, then {'a cosine' if plan.schedule.decay == 'cosine' else falls}"
     )
     say(f"everything goes to {folder}")
 

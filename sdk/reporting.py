@@ -19,6 +19,7 @@ from .drawing import draw_boxes, draw_detections
 
 if TYPE_CHECKING:
     from .datasets.base import DetectionDataset
+    from .evaluators.analysis import ConfusionMatrix
     from .evaluators.base import Report
 
 
@@ -33,7 +34,9 @@ class Progress:
     On a terminal the line is rewritten; elsewhere a line is written every ``every`` seconds.
     """
 
-    def __init__(self, total: int, images_per_step: int, start: int = 0, shown: bool = True, every: float = 15.0) -> None:
+    def __init__(
+        self, total: int, images_per_step: int, start: int = 0, shown: bool = True, every: float = 15.0
+    ) -> None:
         self.total, self.images_per_step, self.start, self.shown = total, images_per_step, start, shown
         self.terminal = sys.stderr.isatty()
         self.every = 0.2 if self.terminal else every
@@ -172,10 +175,11 @@ def draw_curves(folder: Path) -> None:
     figure.savefig(folder / "curves.png", dpi=110)
 
 
-def curve_of(curve: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision of a report's curve; of its first kind (``bbox/``, ``segm/``) where it has several."""
+def curve_of(curve: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Recall, precision and score thresholds of a class's curve; of its first kind (``bbox/``, ``segm/``)."""
     recall = next(name for name in curve if name.endswith("recall"))
-    return curve[recall], curve[recall.removesuffix("recall") + "precision"]
+    kind = recall.removesuffix("recall")
+    return curve[recall], curve[f"{kind}precision"], curve[f"{kind}thresholds"]
 
 
 def draw_precision_recall(report: Report, path: Path, most: int = 20) -> None:
@@ -185,12 +189,34 @@ def draw_precision_recall(report: Report, path: Path, most: int = 20) -> None:
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     for name, curve in list(report.curves.items())[:most]:
-        axes.plot(*curve_of(curve), label=name)
+        recall, precision, _ = curve_of(curve)
+        axes.plot(recall, precision, label=name)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title=report.protocol)
     axes.title.set_fontsize(8)
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def draw_confusion(matrix: ConfusionMatrix, path: Path) -> None:
+    """Shares of each class that is there (rows) in what was said (columns), with the counts where they fit."""
+    from matplotlib.figure import Figure
+
+    names = [*matrix.classes, "background"]
+    size = min(12.0, 3 + 0.35 * len(names))
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    shares = matrix.table / np.maximum(matrix.table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="said", ylabel="there", title=f"IoU {matrix.iou:g}, score {matrix.score:g} or more")
+    if len(names) <= 40:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+    if len(names) <= 15:
+        for (row, column), count in np.ndenumerate(matrix.table):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=color)
     figure.savefig(path, dpi=110)
 
 
@@ -206,7 +232,10 @@ def draw_examples(dataset: DetectionDataset, trained: Trained, folder: Path, cou
         kept = sample.keep(~sample.ignore)
         names = [dataset.classes[label] for label in kept.labels]
         pair = np.concatenate(
-            [draw_boxes(sample.image, kept.boxes, kept.labels, names), draw_detections(sample.image, found, dataset.classes)],
+            [
+                draw_boxes(sample.image, kept.boxes, kept.labels, names),
+                draw_detections(sample.image, found, dataset.classes),
+            ],
             axis=1,
         )
         path = folder / f"{_file_name(sample.image_id)}.png"
@@ -236,7 +265,9 @@ def write_report(report: Report, folder: Path, title: str, pictures: Sequence[tu
     classes = ""
     if report.per_class:
         first, *rest = class_rows(report)
-        classes = f"<h2>Classes</h2><table>{_html_row('th', first)}{''.join(_html_row('td', row) for row in rest)}</table>"
+        classes = (
+            f"<h2>Classes</h2><table>{_html_row('th', first)}{''.join(_html_row('td', row) for row in rest)}</table>"
+        )
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in report.notes)
     shown = "".join(
         f'<figure><img src="{html.escape(os.path.relpath(path, folder))}" loading="lazy">'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sdk.errors import ClassMismatch, require_same_classes
 
 

@@ -12,14 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import sdk
 import torch
 from safetensors.torch import load_file
-from sdk.checkpoint import load_training_state, read_metrics
 from sdk.datasets import DatasetError, Shapes
-from sdk.errors import ClassMismatch, NonFiniteLoss, RunError
 from sdk.models.recipe import Optimizer
 from torch import nn
+
+import sdk
+from sdk.checkpoint import load_training_state, read_metrics
+from sdk.errors import ClassMismatch, NonFiniteLoss, RunError
 
 TRAINING = """
 import sys
@@ -107,7 +108,9 @@ def test_a_run_leaves_everything(tmp_path, shapes, tiny, capsys):
     run = sdk.fit(shapes, tiny(), out=tmp_path / "run", workers=0, accumulate=2, ema_decay=0.9)
     told = capsys.readouterr().err
     assert "learning rate 0.02 (the recipe's 0.02 is for a batch of 8)" not in told
-    assert "batch 8 (4 images x 2 passes x 1 devices), learning rate 0.04 (the recipe's 0.02 is for a batch of 4)" in told
+    assert (
+        "batch 8 (4 images x 2 passes x 1 devices), learning rate 0.04 (the recipe's 0.02 is for a batch of 4)" in told
+    )
     for name in ("manifest.json", "metrics.jsonl", "best.safetensors", "last.safetensors", "last.pt", "curves.png"):
         assert (run.folder / name).is_file(), name
     assert len(list((run.folder / "predictions").glob("*.png"))) == 4
@@ -131,7 +134,9 @@ def test_a_run_leaves_everything(tmp_path, shapes, tiny, capsys):
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path, shapes, tiny):
-    runs = [sdk.fit(shapes, tiny(), out=tmp_path / str(i), workers=i, epochs=1, seed=s) for i, s in enumerate((3, 3, 4))]
+    runs = [
+        sdk.fit(shapes, tiny(), out=tmp_path / str(i), workers=i, epochs=1, seed=s) for i, s in enumerate((3, 3, 4))
+    ]
     first, same, other = (load_file(run.weights_file)["bbox_head.retina_cls.weight"] for run in runs)
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
@@ -168,7 +173,9 @@ def test_non_finite_loss_names_step_term_and_images(tmp_path, shapes, tiny):
         return {**losses, "loss_bbox": losses["loss_bbox"] * float("nan")}
 
     model.forward = broken
-    with pytest.raises(NonFiniteLoss, match=r"step 0 \(epoch 1\): loss_bbox = nan; images \d+, \d+, \d+, \d+;") as error:
+    with pytest.raises(
+        NonFiniteLoss, match=r"step 0 \(epoch 1\): loss_bbox = nan; images \d+, \d+, \d+, \d+;"
+    ) as error:
         sdk.fit(shapes, model, out=tmp_path / "run", workers=0)
     assert "loss_cls" not in str(error.value)
 
@@ -219,7 +226,7 @@ def test_a_taken_folder_and_another_training(tmp_path, shapes, tiny):
     sdk.fit(shapes, tiny(), out=out, workers=0, epochs=1)
     with pytest.raises(RunError, match="holds a run"):
         sdk.fit(shapes, tiny(), out=out, workers=0, epochs=1)
-    with pytest.raises(RunError, match="options differs: .*seed was 0, is 1"):
+    with pytest.raises(RunError, match=r"options differs: .*seed was 0, is 1"):
         sdk.fit(shapes, tiny(), out=out, workers=0, epochs=1, seed=1, resume="auto")
     with pytest.raises(RunError, match="dataset differs"):
         sdk.fit(Shapes(20, size=(64, 64)), tiny(), out=out, workers=0, epochs=1, resume="auto")
