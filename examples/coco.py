@@ -1,6 +1,6 @@
 """Train, score and use a detector on a COCO folder; without one, on a small folder of drawn shapes that it writes.
 
-    python examples/coco.py [data/coco] [--model faster_rcnn_r50_fpn_1x_coco] [--epochs 12]
+python examples/coco.py [data/coco] [--model faster_rcnn_r50_fpn_1x_coco] [--epochs 12]
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> float | None:
 
     began = time.monotonic()
     dataset = open_dataset(given.data)
-    name = given.model or ("retinanet_tiny_shapes" if given.data == "shapes" else "fcos_tiny")
+    name = given.model or ("retinanet_tiny_shapes" if given.data.startswith("shapes") else "fcos_tiny")
     run = sdk.fit(dataset, name, epochs=given.epochs, seed=given.seed, out=given.out)
     held_out = dataset.test or dataset.val or dataset
     report = sdk.evaluate(held_out, run, protocol="coco")

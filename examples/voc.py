@@ -1,6 +1,6 @@
 """Train and score a detector on Pascal VOC or a folder laid out like it; without one, on drawn shapes.
 
-    python examples/voc.py [data/VOCdevkit] [--model faster_rcnn_r50_fpn_1x_voc0712] [--epochs 4]
+python examples/voc.py [data/VOCdevkit] [--model faster_rcnn_r50_fpn_1x_voc0712] [--epochs 4]
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def write_voc(dataset: sdk.datasets.Shapes, folder: Path) -> Path:
 def main(arguments: list[str] | None = None) -> float | None:
     """Returns the main figure on the validation split."""
     options = argparse.ArgumentParser("voc.py")
-    options.add_argument("folder", nargs="?", type=Path, help="a VOCdevkit, or a folder with Annotations and JPEGImages")
+    options.add_argument(
+        "folder", nargs="?", type=Path, help="a VOCdevkit, or a folder with Annotations and JPEGImages"
+    )
     options.add_argument("--model", default="retinanet_tiny_shapes")
     options.add_argument("--epochs", type=int)
     options.add_argument("--images", type=int, default=200, help="how many to draw where no folder is given")

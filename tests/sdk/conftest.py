@@ -8,7 +8,7 @@ import pytest
 import torch
 from sdk.datasets import Shapes
 from sdk.datasets.transforms import Flip, PhotometricDistortion, Preprocessing, ScaleJitter
-from sdk.models.zoo.tiny import SHAPES, tiny_retinanet
+from sdk.models.zoo.tiny import RETINANET, tiny_retinanet
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +24,11 @@ def tiny():
         torch.manual_seed(seed)
         model = tiny_retinanet(num_classes, base_channels=4, channels=8, depth=1)
         model.recipe = replace(
-            SHAPES,
+            RETINANET,
             preprocessing=Preprocessing(size=(64, 64)),
             train_transforms=(ScaleJitter((64, 64), (0.8, 1.2)), Flip(), PhotometricDistortion()),
             images_per_device=4,
-            schedule=replace(SHAPES.schedule, epochs=2),
+            schedule=replace(RETINANET.schedule, epochs=2),
             **changes,
         )
         return model

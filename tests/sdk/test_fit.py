@@ -28,16 +28,16 @@ from dataclasses import replace
 from functools import partial
 import torch, sdk
 from sdk.datasets.transforms import Flip, PhotometricDistortion, Preprocessing, ScaleJitter
-from sdk.models.zoo.tiny import SHAPES, tiny_retinanet
+from sdk.models.zoo.tiny import RETINANET, tiny_retinanet
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = tiny_retinanet(4, base_channels=4, channels=8, depth=1)
     model.recipe = replace(
-        SHAPES, preprocessing=Preprocessing(size=(64, 64)), images_per_device=2, ema_decay=0.9,
+        RETINANET, preprocessing=Preprocessing(size=(64, 64)), images_per_device=2, ema_decay=0.9,
         train_transforms=(ScaleJitter((64, 64), (0.8, 1.2)), Flip(), PhotometricDistortion()),
-        schedule=replace(SHAPES.schedule, epochs=3),
+        schedule=replace(RETINANET.schedule, epochs=3),
     )
     sdk.fit(sdk.datasets.Shapes(24, size=(64, 64)), model, workers=2, out=sys.argv[1], resume="auto", save_every=5)
 """
