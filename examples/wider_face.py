@@ -1,0 +1,41 @@
+"""Train, score and look at a detector on WIDER FACE.
+
+    python examples/wider_face.py data/WIDERFace [--model ssd300_wider_face] [--epochs 24]
+
+The folder holds the official layout (wider_face_split, WIDER_train, WIDER_val, ground_truth) or a part of it: images
+that are missing are left out and counted. Scored is the AP of the easy, medium and hard faces.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import sdk
+
+
+def main(arguments: list[str] | None = None) -> float | None:
+    """Returns the main figure."""
+    options = argparse.ArgumentParser("wider_face.py")
+    options.add_argument("folder", type=Path)
+    options.add_argument("--model", default="retinanet_tiny_shapes")
+    options.add_argument("--epochs", type=int)
+    options.add_argument("--train", default="train", help="split to train on")
+    options.add_argument("--score", default="val", help="split to score")
+    options.add_argument("--explore", action="store_true", help="open the FiftyOne App afterwards")
+    options.add_argument("--out")
+    given = options.parse_args(arguments)
+
+    train = sdk.datasets.WiderFace(given.folder, split=given.train, on_fault="skip")
+    scored = sdk.datasets.WiderFace(given.folder, split=given.score, on_fault="skip")
+    run = sdk.fit(train, given.model, validation=scored, epochs=given.epochs, out=given.out)
+    report = sdk.evaluate(scored, run)
+    for name, value in report.metrics.items():
+        print(f"{name:<16} {value}")
+    if given.explore:
+        sdk.explore(scored, run)
+    return report[report.main]
+
+
+if __name__ == "__main__":
+    main()
