@@ -62,15 +62,15 @@ def lay_out(masks: Sequence[Tensor]) -> tuple[Levels, Tensor]:
     Returns the levels and (B, S, 2) x and y, 0..1 of the image inside the padding.
     """
     device = masks[0].device
-    shapes = [(int(mask.shape[1]), int(mask.shape[2])) for mask in masks]
-    starts = [sum(h * w for h, w in shapes[:level]) for level in range(len(shapes))]
+    sizes = tuple((int(mask.shape[1]), int(mask.shape[2])) for mask in masks)
+    starts = [sum(h * w for h, w in sizes[:level]) for level in range(len(sizes))]
     valid, places = [], []
-    for mask, (height, width) in zip(masks, shapes):
+    for mask, (height, width) in zip(masks, sizes):
         inside = torch.stack(((~mask[:, 0]).sum(dim=1), (~mask[:, :, 0]).sum(dim=1)), dim=1)
         valid.append(inside / inside.new_tensor((width, height)))
         places.append(grid_points((height, width), 1, device, offset=0.5) / inside[:, None])
-    levels = Levels(torch.tensor(shapes, device=device), torch.tensor(starts, device=device), torch.stack(valid, dim=1))
-    return levels, torch.cat(places, dim=1)
+    shapes, first = torch.tensor(sizes, device=device), torch.tensor(starts, device=device)
+    return Levels(sizes, shapes, first, torch.stack(valid, dim=1)), torch.cat(places, dim=1)
 
 
 class DeformableTransformer(nn.Module):
@@ -135,7 +135,7 @@ class DeformableTransformer(nn.Module):
         sizes = torch.cat(
             [
                 places.new_full((height * width,), 0.05 * 2**level)
-                for level, (height, width) in enumerate(memory.levels.shapes.tolist())
+                for level, (height, width) in enumerate(memory.levels.sizes)
             ]
         )
         anchors = torch.cat((places, sizes[None, :, None].expand(len(places), -1, 2)), dim=-1)

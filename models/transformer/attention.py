@@ -18,10 +18,11 @@ from ...ops.ms_deform_attn import ms_deform_attn
 class Levels:
     """How maps of several resolutions lie one after another in a memory.
 
-    shapes: (L, 2) int64 height and width. starts: (L,) int64, the first place of each. valid: (B, L, 2) share of each
-    map's width and height that lies inside the image.
+    sizes: height and width of each map. shapes: the same as (L, 2) int64 on the device. starts: (L,) int64, the first
+    place of each. valid: (B, L, 2) share of each map's width and height that lies inside the image.
     """
 
+    sizes: tuple[tuple[int, int], ...]
     shapes: Tensor
     starts: Tensor
     valid: Tensor

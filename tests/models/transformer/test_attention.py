@@ -43,7 +43,7 @@ def sampled(values: Tensor, height: int, width: int, x: float, y: float) -> Tens
 def test_deformable_attention_samples_around_its_references(parts: int) -> None:
     torch.manual_seed(1)
     heads, levels, points, channels = 2, 2, 3, 8
-    shapes = [(4, 5), (2, 3)]
+    shapes = ((4, 5), (2, 3))
     module = DeformableAttention(channels, heads, levels, points, dropout=0.0)
     torch.nn.init.normal_(module.sampling_offsets.weight, std=0.3)
     torch.nn.init.normal_(module.attention_weights.weight)
@@ -52,7 +52,7 @@ def test_deformable_attention_samples_around_its_references(parts: int) -> None:
     padding[0, 4] = padding[0, 22] = True
     valid = torch.tensor([[[0.8, 1.0], [0.7, 0.5]]])
     reference = torch.rand(1, 3, parts)
-    memory = Memory(values, None, padding, Levels(torch.tensor(shapes), torch.tensor([0, 20]), valid))
+    memory = Memory(values, None, padding, Levels(shapes, torch.tensor(shapes), torch.tensor([0, 20]), valid))
     got = module(query, None, memory, reference)
     value = (module.value_proj(values)[0] * ~padding[0, :, None]).unflatten(1, (heads, -1))
     offsets = module.sampling_offsets(query)[0].reshape(3, heads, levels, points, 2)
