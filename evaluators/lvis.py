@@ -1,9 +1,9 @@
 """The LVIS protocol for boxes and masks (Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation",
 section 2.3), as the package lvis 0.5.3 computes it for annotations of v0.5 and v1.
 
-It is COCO's matching with three rules for classes that are not annotated in every image: a detection of a class that
-is neither present nor verified as absent in its image is left out; one that finds nothing does not count where the class
-is not annotated exhaustively; an image keeps 300 detections over all classes.
+It is COCO's matching with three rules for classes that are not annotated in every image. A detection of a class that
+is neither present nor verified as absent in its image is left out. One that finds nothing does not count where its
+class is not annotated exhaustively. An image keeps 300 detections over all classes.
 """
 
 from __future__ import annotations

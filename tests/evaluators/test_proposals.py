@@ -44,7 +44,7 @@ def test_average_recall(content):
         truth = COCO()
         truth.dataset = content
         truth.createIndex()
-        official = COCOeval(truth, truth.loadRes(results), "bbox")
+        official = COCOeval(truth, truth.loadRes(results), "bbox")  # type: ignore[arg-type]
         official.params.useCats = 0
         official.params.maxDets = list(COUNTS)
         official.evaluate()

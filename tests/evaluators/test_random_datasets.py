@@ -130,7 +130,7 @@ def check(case, path):
 
 
 @given(cases())
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_random_datasets(tmp_path_factory, case):
     pytest.importorskip("lvis")
     check(case, tmp_path_factory.getbasetemp() / "results.json")
@@ -138,7 +138,7 @@ def test_random_datasets(tmp_path_factory, case):
 
 @pytest.mark.long
 @given(cases())
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_ten_thousand_random_datasets(tmp_path_factory, case):
     pytest.importorskip("lvis")
     check(case, tmp_path_factory.getbasetemp() / "results.json")
