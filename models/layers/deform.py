@@ -10,6 +10,24 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 
+def deformed(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    mask: Tensor | None = None,
+) -> Tensor:
+    """``torchvision.ops.deform_conv2d``, computed in float32 where half precision comes in: its kernels know no
+    bfloat16, and offsets must not be rounded."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    offset, weight = offset.to(dtype), weight.to(dtype)
+    bias, mask = (None if one is None else one.to(dtype) for one in (bias, mask))
+    return deform_conv2d(x.to(dtype), offset, weight, bias, stride, padding, dilation, mask).to(x.dtype)  # type: ignore[arg-type]
+
+
 class GuidedDeformConv2d(nn.Conv2d):
     """Deformable convolution whose offsets are given with the map, without bias."""
 
@@ -19,7 +37,7 @@ class GuidedDeformConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:  # type: ignore[override]
         """(B, C, H, W) and (B, 2 k k, H', W') offsets, (y, x) by (y, x), to (B, C', H', W')."""
-        return deform_conv2d(x, offset.to(x.dtype), self.weight, padding=self.padding)  # type: ignore[arg-type]
+        return deformed(x, offset, self.weight, None, self.stride, self.padding, self.dilation)  # type: ignore[arg-type]
 
 
 class DeformConv2d(nn.Conv2d):
@@ -62,9 +80,7 @@ class DeformConv2d(nn.Conv2d):
 
     def convolve(self, x: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
         """The deformed convolution with given offsets (B, 2 G k k, H', W') and modulation (B, G k k, H', W')."""
-        return deform_conv2d(
-            x, offset.to(x.dtype), self.weight, self.bias, self.stride, self.padding, self.dilation, mask
-        )
+        return deformed(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)  # type: ignore[arg-type]
 
 
 class ModulatedDeformConv2d(DeformConv2d):

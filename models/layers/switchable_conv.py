@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
+
+from .deform import deformed
 
 EPS = 1e-5
 
@@ -108,15 +109,7 @@ class SwitchableConv2d(AWSConv2d):
     def convolve(self, x: Tensor, offset: Tensor, weight: Tensor, width: int) -> Tensor:
         """(B, C, H, W) deformably convolved with ``width`` times the dilation."""
         stride, padding, dilation = self.stride[0], width * int(self.padding[0]), width * self.dilation[0]
-        return deform_conv2d(
-            x,
-            offset.to(x.dtype),
-            weight.to(x.dtype),
-            self.bias,
-            stride=(stride, stride),
-            padding=(padding, padding),
-            dilation=(dilation, dilation),
-        )
+        return deformed(x, offset, weight, self.bias, (stride, stride), (padding, padding), (dilation, dilation))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.pre_context(x.mean(dim=(2, 3), keepdim=True))
