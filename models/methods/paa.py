@@ -167,11 +167,10 @@ class PAAHead(ATSSHead):
         logits, codes, overlaps = (
             all_by_prior(kind, channels) for kind, channels in zip(outputs, (self.num_classes, 4, 1), strict=True)
         )
-        labels, boxes = batch_objects(
-            [self.assign(*one, levels, target) for *one, target in zip(logits, codes, targets, strict=True)],
-            targets,
-            self.num_classes,
-        )
+        assigned = [
+            self.assign(logit, code, levels, target) for logit, code, target in zip(logits, codes, targets, strict=True)
+        ]
+        labels, boxes = batch_objects(assigned, targets, self.num_classes)
         positive = labels < self.num_classes
         count = positive.sum()
         wanted = boxes[positive]

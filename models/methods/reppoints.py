@@ -54,7 +54,8 @@ def moment_box(points: Tensor, log_factors: Tensor) -> Tensor:
     """(B, n, 2, H, W) points, y first, to (B, 4, H, W) boxes around their mean, as large as their standard deviation
     times learnt factors of the width and the height ("moment-based function")."""
     centre = points.mean(dim=1).flip(1)
-    half = points.std(dim=1).flip(1) * log_factors.exp().view(1, 2, 1, 1)
+    # Points that lie on one spot have no deviation, whose root would have no finite gradient.
+    half = points.var(dim=1).clamp(min=1e-12).sqrt().flip(1) * log_factors.exp().view(1, 2, 1, 1)
     return torch.cat((centre - half, centre + half), dim=1)
 
 
