@@ -132,13 +132,17 @@ def multiclass_nms(
     nms_threshold: float,
     max_per_image: int,
     soft_nms: SoftNMS | None = None,
+    factors: Tensor | None = None,
 ) -> tuple[Detections, Tensor]:
     """Scores of every class of every region to detections, and the (N,) region that each comes from.
 
-    boxes: (P, 4), or (P, K, 4) where each class has its own. scores: (P, K) without background.
+    boxes: (P, 4), or (P, K, 4) where each class has its own. scores: (P, K) without background. factors: (P,) by which
+    the scores above the threshold are multiplied before suppression.
     """
     region, label = (scores > score_threshold).nonzero(as_tuple=True)
     values = scores[region, label]
+    if factors is not None:
+        values = values * factors[region]
     candidates = boxes[region, label] if boxes.ndim == 3 else boxes[region]
     keep, values = suppress(
         candidates,

@@ -37,6 +37,8 @@ class DynamicRoIHead(StandardRoIHead):
     regression target, by image. The statistics are those of the running training; they are not part of a checkpoint.
     """
 
+    bbox_head: BoxHead
+
     def __init__(
         self,
         *,

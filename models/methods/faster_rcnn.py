@@ -13,7 +13,7 @@ from ..backbones.resnet import ResNet
 from ..detectors.two_stage import TwoStageDetector
 from ..necks.fpn import FPN
 from ..priors import anchor_grid
-from ..roi.box_head import BoxHead
+from ..roi.box_head import BoxHead, RegionHead
 from ..roi.extractor import roi_align_extractor
 from ..roi.standard import StandardRoIHead
 from ..settings import ProposalSettings, RoITest
@@ -27,7 +27,7 @@ def faster_rcnn(
     neck: Callable[[tuple[int, ...]], nn.Module] = FPN,
     rpn_head: Callable[[], nn.Module] = RPNHead,
     bbox_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 7),
-    bbox_head: Callable[..., BoxHead] = BoxHead,
+    bbox_head: Callable[..., RegionHead] = BoxHead,
     roi_head: Callable[..., StandardRoIHead] = StandardRoIHead,
     test: RoITest | None = None,
 ) -> TwoStageDetector:

@@ -17,7 +17,41 @@ from ..losses import BoxLoss, CrossEntropy, L1Loss
 from .rois import SampledRegions
 
 
-class BoxHead(nn.Module):
+class RegionHead(nn.Module):
+    """The contract of what classifies regions and refines their boxes.
+
+    ``forward`` takes (R, C, S, S) features to (R, K + 1) class logits, the last column for background, and (R, D) box
+    codes.
+    """
+
+    num_classes: int
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, codes: Tensor, regions: Sequence[SampledRegions]) -> dict[str, Tensor]:
+        """Loss terms of the sampled regions of all images."""
+        raise NotImplementedError
+
+    def refine(self, boxes: Tensor, labels: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(R, 4) boxes moved by the codes of their (R,) labels, cut to an image of (h, w) where given."""
+        raise NotImplementedError
+
+    def decode(self, boxes: Tensor, codes: Tensor, size: tuple[int, int]) -> Tensor:
+        """(R, 4) boxes and all their codes to (R, 4), or (R, K, 4) where each class has its own box."""
+        raise NotImplementedError
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """(R, K + 1) logits to (R, K) scores without background."""
+        return logits.softmax(dim=1)[:, :-1]
+
+    def confidences(self, codes: Tensor) -> Tensor | None:
+        """(R,) factors by which the scores are multiplied before suppression, since the codes tell how well a box is
+        localized; none where they do not."""
+        return None
+
+
+class BoxHead(RegionHead):
     """Shared convolutions and fully connected layers, then class logits and box codes of each region.
 
     (R, C, S, S) to (R, K + 1), the last column for background, and (R, 4 K) or (R, 4) where ``class_agnostic``.
@@ -112,10 +146,6 @@ class BoxHead(nn.Module):
             return self.coder.decode(boxes, codes, size)
         codes = codes.reshape(len(codes), self.num_classes, 4)
         return self.coder.decode(boxes[:, None].expand_as(codes), codes, size)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """(R, K + 1) logits to (R, K) scores without background."""
-        return logits.softmax(dim=1)[:, :-1]
 
 
 def by_class(codes: Tensor, labels: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ..detectors.two_stage import RoIHead
 from ..samplers import RandomSampler, Sampler
 from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
-from .box_head import BoxHead, region_labels
+from .box_head import RegionHead, region_labels
 from .mask_head import FCNMaskHead
 from .rois import Assign, SampledRegions, sample_batch, to_rois
 from .standard import box_detections, paste_detections
@@ -40,7 +40,7 @@ class CascadeRoIHead(RoIHead):
         self,
         *,
         bbox_roi_extractor: Sequence[nn.Module],
-        bbox_head: Sequence[BoxHead],
+        bbox_head: Sequence[RegionHead],
         mask_roi_extractor: Sequence[nn.Module] = (),
         mask_head: Sequence[FCNMaskHead] = (),
         assigners: Sequence[Assign] | None = None,
@@ -118,7 +118,7 @@ def add_stage_losses(losses: dict[str, Tensor], stage: int, weight: float, own: 
 
 @torch.no_grad()
 def refined_regions(
-    head: BoxHead, regions: Sequence[SampledRegions], logits: Tensor, codes: Tensor, images: ImageBatch
+    head: RegionHead, regions: Sequence[SampledRegions], logits: Tensor, codes: Tensor, images: ImageBatch
 ) -> list[Tensor]:
     """What the next stage is trained on: the sampled regions of each image, moved by this stage.
 
@@ -136,7 +136,7 @@ def refined_regions(
 
 def predict_boxes(
     boxes_forward: Callable[[int, Tensor], tuple[Tensor, Tensor]],
-    heads: Sequence[BoxHead],
+    heads: Sequence[RegionHead],
     proposals: Sequence[Tensor],
     images: ImageBatch,
     test: RoITest,

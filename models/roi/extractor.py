@@ -33,7 +33,8 @@ class RoIAlign(nn.Module):
 
 def pyramid_levels(rois: Tensor, levels: int, finest_scale: float = 56) -> Tensor:
     """(R,) level of each of (R, 5) regions by its size (FPN, eq. 1): below twice ``finest_scale`` the finest."""
-    scale = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
+    # A box turned inside out, which a head may predict, counts as one without area.
+    scale = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).clamp(min=0).sqrt()
     return (scale / finest_scale + 1e-6).log2().floor().clamp(0, levels - 1).long()
 
 

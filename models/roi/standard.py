@@ -19,7 +19,7 @@ from ..detectors.two_stage import RoIHead
 from ..samplers import RandomSampler, Sampler
 from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
-from .box_head import BoxHead
+from .box_head import RegionHead
 from .mask_head import FCNMaskHead
 from .rois import Assign, SampledRegions, sample_batch, to_rois
 
@@ -35,7 +35,7 @@ class StandardRoIHead(RoIHead):
         self,
         *,
         bbox_roi_extractor: nn.Module,
-        bbox_head: BoxHead,
+        bbox_head: RegionHead,
         mask_roi_extractor: nn.Module | None = None,
         mask_head: FCNMaskHead | None = None,
         shared_head: nn.Module | None = None,
@@ -103,7 +103,7 @@ class StandardRoIHead(RoIHead):
 
 
 def box_detections(
-    head: BoxHead,
+    head: RegionHead,
     proposals: Sequence[Tensor],
     logits: Tensor,
     codes: Tensor,
@@ -116,12 +116,15 @@ def box_detections(
     detections = []
     for index, (own_logits, own_codes) in enumerate(zip(logits.split(counts), codes.split(counts))):
         boxes = head.decode(proposals[index], own_codes, images.sizes[index])
-        detections.append(region_detections(boxes, head.scores(own_logits), images, index, test))
+        scores, factors = head.scores(own_logits), head.confidences(own_codes)
+        detections.append(region_detections(boxes, scores, images, index, test, factors))
     return detections
 
 
-def region_detections(boxes: Tensor, scores: Tensor, images: ImageBatch, index: int, test: RoITest) -> Detections:
-    """(P, 4) or (P, K, 4) boxes in batch pixels and (P, K) scores of one image to its detections."""
+def region_detections(
+    boxes: Tensor, scores: Tensor, images: ImageBatch, index: int, test: RoITest, factors: Tensor | None = None
+) -> Detections:
+    """(P, 4) or (P, K, 4) boxes in batch pixels, (P, K) scores and (P,) factors of one image to its detections."""
     found, _ = multiclass_nms(
         to_output_frame(boxes, images, index),
         scores,
@@ -129,6 +132,7 @@ def region_detections(boxes: Tensor, scores: Tensor, images: ImageBatch, index: 
         nms_threshold=test.nms_threshold,
         max_per_image=test.max_per_image,
         soft_nms=test.soft_nms,
+        factors=factors,
     )
     return found
 
