@@ -89,6 +89,13 @@ def boxes_in_pixels(shares: Tensor, sizes: Tensor) -> Tensor:
     return cxcywh_to_xyxy(shares) * sizes[:, None]
 
 
-def clip_to_images(boxes: Tensor, sizes: Tensor) -> Tensor:
-    """(B, N, 4) xyxy boxes cut to their images; ``sizes``: (B, 4) width, height, width, height."""
-    return torch.minimum(boxes.clamp(min=0), sizes[:, None])
+def answers(
+    shares: Tensor, query: Tensor, scores: Tensor, labels: Tensor, images: ImageBatch, test: SetTest
+) -> list[Detections]:
+    """Detections from what the chosen queries say, cut to the images.
+
+    shares: (B, Q, 4) boxes of all queries as centre and size in 0..1. query, scores, labels: (B, N), best first.
+    """
+    sizes = size_factors(images)
+    boxes = torch.minimum(boxes_in_pixels(shares, sizes).clamp(min=0), sizes[:, None])
+    return set_detections(boxes.gather(1, query[..., None].expand(-1, -1, 4)), scores, labels, images, test)

@@ -54,11 +54,14 @@ class SetLoss:
         self, logits: Tensor, boxes: Tensor, sizes: Tensor, targets: Sequence[Targets], matched: Tensor
     ) -> dict[str, Tensor]:
         """Loss terms of one prediction: (B, Q, C) logits, (B, Q, 4) boxes, (B, Q) index of each query's object."""
-        positive = matched != BACKGROUND
+        image, query = (matched != BACKGROUND).nonzero(as_tuple=True)
+        counts = torch.tensor([0] + [len(target) for target in targets], device=matched.device)
+        # Where each object stands among those of all images.
+        objects = matched[image, query] + counts.cumsum(0)[image]
         labels = torch.full_like(matched, self.num_classes)
-        labels[positive] = torch.cat([t.labels[m[p]] for t, m, p in zip(targets, matched, positive)])
-        wanted = torch.cat([t.boxes[m[p]] for t, m, p in zip(targets, matched, positive)])
-        pred, size = boxes[positive], sizes[:, None].expand_as(boxes)[positive]
+        labels[image, query] = torch.cat([target.labels for target in targets])[objects]
+        wanted = torch.cat([target.boxes for target in targets])[objects]
+        pred, size = boxes[image, query], sizes[image]
         count = mean_count(len(wanted), boxes.device)
         shape = self.matcher.shape
         return {

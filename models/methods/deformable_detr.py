@@ -26,9 +26,8 @@ from ..detectors.set_prediction import (
     SetDetector,
     SetHead,
     SetOutputs,
+    answers,
     boxes_in_pixels,
-    clip_to_images,
-    set_detections,
     size_factors,
 )
 from ..layers import GN
@@ -241,9 +240,7 @@ class DeformableDETRHead(SetHead):
 
     def predict(self, outputs: tuple[SetOutputs, ...], images: ImageBatch, test: SetTest) -> list[Detections]:
         scores, labels, query = best_pairs(outputs[0].logits[-1].sigmoid(), test.max_per_image)
-        sizes = size_factors(images)
-        boxes = clip_to_images(boxes_in_pixels(outputs[0].boxes[-1], sizes), sizes)
-        return set_detections(boxes.gather(1, query[..., None].expand(-1, -1, 4)), scores, labels, images, test)
+        return answers(outputs[0].boxes[-1], query, scores, labels, images, test)
 
 
 def fill_shared_branches(head: DeformableDETRHead, state: dict[str, Tensor], prefix: str, *_) -> None:

@@ -22,9 +22,8 @@ from ..detectors.set_prediction import (
     SetDetector,
     SetHead,
     SetOutputs,
+    answers,
     boxes_in_pixels,
-    clip_to_images,
-    set_detections,
     size_factors,
 )
 from ..losses import CrossEntropy
@@ -127,10 +126,7 @@ class DETRHead(SetHead):
     def predict(self, outputs: tuple[SetOutputs, ...], images: ImageBatch, test: SetTest) -> list[Detections]:
         scores, labels = outputs[0].logits[-1].softmax(dim=-1)[..., :-1].max(dim=-1)
         scores, query = scores.topk(min(test.max_per_image, scores.shape[1]), dim=1)
-        sizes = size_factors(images)
-        boxes = clip_to_images(boxes_in_pixels(outputs[0].boxes[-1], sizes), sizes)
-        boxes = boxes.gather(1, query[..., None].expand(-1, -1, 4))
-        return set_detections(boxes, scores, labels.gather(1, query), images, test)
+        return answers(outputs[0].boxes[-1], query, scores, labels.gather(1, query), images, test)
 
 
 def detr(
