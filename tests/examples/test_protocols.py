@@ -1,12 +1,9 @@
 """The scripts of the datasets with a protocol of their own train a step, score and report on the real samples."""
 
-import importlib.util
 import warnings
-from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # script, sample, options, the figure by which runs are compared
 CASES = [
     ("lvis", "lvis_val_100", ["--train", "lvis_val_100", "--score", "lvis_val_100"], "bbox/AP"),
@@ -17,16 +14,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("script", "sample", "options", "figure"), CASES, ids=[case[0] for case in CASES])
-def test_trains_and_scores(shared, tmp_path, monkeypatch, capsys, script, sample, options, figure):
+def test_trains_and_scores(example, shared, tmp_path, monkeypatch, capsys, script, sample, options, figure):
     monkeypatch.setenv("SDK_CACHE", str(tmp_path / "cache"))
-    spec = importlib.util.spec_from_file_location(script, EXAMPLES / f"{script}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = module.main([str(shared / "data" / sample), *options, "--epochs", "1", "--out", str(tmp_path / "run")])
+        found = example(script).main(
+            [str(shared / "data" / sample), *options, "--epochs", "1", "--out", str(tmp_path / "run")]
+        )
     assert found is not None
     assert 0 <= found <= 1
     assert figure in capsys.readouterr().out
