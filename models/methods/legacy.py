@@ -31,6 +31,7 @@ from .faster_rcnn import faster_rcnn
 from .mask_rcnn import mask_rcnn
 from .retinanet import STRIDES, RetinaHead
 from .rpn import RPNHead
+from .ssd import Layout, ssd_bases
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,23 @@ class LegacyDeltaCoder(DeltaCoder):
         return torch.minimum(boxes.clamp(min=0), last)
 
 
+def rounded_inside(boxes: Tensor, centre: float) -> Tensor:
+    """(A, 4) boxes around the origin, one pixel narrower, moved to ``centre`` and rounded to whole pixels."""
+    half = (boxes[:, 2:] - boxes[:, :2] - 1) / 2
+    return torch.cat((centre - half, centre + half), dim=1).round()
+
+
+def legacy_ssd_anchors(layout: Layout) -> AnchorGrid:
+    """SSD's default boxes with whole-pixel sides."""
+    bases = [
+        rounded_inside(base, (stride - 1) / 2) for base, stride in zip(ssd_bases(layout), layout.strides, strict=True)
+    ]
+    return AnchorGrid(layout.strides, bases)
+
+
 def legacy_anchors(strides: Sequence[int], scales: Sequence[float]) -> AnchorGrid:
     """Anchors centred on the middle of each cell, their sides rounded to whole pixels."""
-    bases = []
-    for stride in strides:
-        plain = base_anchors(stride, scales, (0.5, 1.0, 2.0))
-        half = (plain[:, 2:] - plain[:, :2] - 1) / 2
-        centre = (stride - 1) / 2
-        bases.append(torch.cat((centre - half, centre + half), dim=1).round())
+    bases = [rounded_inside(base_anchors(s, scales, (0.5, 1.0, 2.0)), (s - 1) / 2) for s in strides]
     return AnchorGrid(strides, bases)
 
 
