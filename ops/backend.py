@@ -44,6 +44,14 @@ def describe() -> dict[str, str]:
     }
 
 
+def check_same_device(**tensors: Tensor | None) -> None:
+    """Raise ``ValueError`` unless all tensors are on the device of the first."""
+    (first, device), *others = ((name, tensor.device) for name, tensor in tensors.items() if tensor is not None)
+    for name, other in others:
+        if other != device:
+            raise ValueError(f"{name}: expected on {device} like {first}, found on {other}")
+
+
 def common_dtype(*tensors: Tensor) -> list[Tensor]:
     """The floating point tensors in the widest of their dtypes, as mixed precision hands them over in several."""
     dtype = tensors[0].dtype

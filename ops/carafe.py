@@ -19,6 +19,7 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale
     Returns: (B, C, H * s, W * s) in the wider dtype of both. Differentiable in both.
     Raises: for wrong shapes, dtypes or devices.
     """
+    backend.check_same_device(features=features, masks=masks)
     features, masks = backend.common_dtype(features, masks)
     implementation = torch.ops.sdk.carafe if backend.native(features) else reference.carafe
     return implementation(features, masks, kernel_size, groups, scale_factor)

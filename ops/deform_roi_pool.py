@@ -32,6 +32,7 @@ def deform_roi_pool(
     Raises: for wrong shapes, dtypes or devices, and on the CPU for image indices out of range.
     """
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    backend.check_same_device(input=input, rois=rois, offset=offset)
     if offset is None:
         input, rois = backend.common_dtype(input, rois)
     else:

@@ -20,6 +20,7 @@ def sigmoid_focal_loss(
     Returns: (N, K) in the dtype of the logits, not reduced. Differentiable in logits and weight.
     Raises: for wrong shapes, dtypes or devices, and on the CPU for labels out of range.
     """
+    backend.check_same_device(logits=logits, labels=labels, weight=weight)
     if weight is not None:
         weight = weight.to(logits.dtype)
     implementation = torch.ops.sdk.sigmoid_focal_loss if backend.native(logits) else reference.sigmoid_focal_loss

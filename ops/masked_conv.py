@@ -30,6 +30,7 @@ def masked_conv2d(
     Returns: (B, O, h, w) in the widest dtype of the inputs. Differentiable in x, weight and bias.
     Raises: for wrong shapes, dtypes or devices.
     """
+    backend.check_same_device(x=x, mask=mask, weight=weight, bias=bias)
     if bias is None:
         x, weight = backend.common_dtype(x, weight)
     else:

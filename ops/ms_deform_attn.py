@@ -26,6 +26,13 @@ def ms_deform_attn(
     Returns: (B, Q, M * D) in the widest dtype of the inputs. Differentiable in value, locations and weights.
     Raises: for wrong shapes, dtypes or devices, and on the CPU for levels that leave the values.
     """
+    backend.check_same_device(
+        value=value,
+        spatial_shapes=spatial_shapes,
+        level_start_index=level_start_index,
+        sampling_locations=sampling_locations,
+        attention_weights=attention_weights,
+    )
     value, sampling_locations, attention_weights = backend.common_dtype(value, sampling_locations, attention_weights)
     implementation = torch.ops.sdk.ms_deform_attn if backend.native(value) else reference.ms_deform_attn
     return implementation(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)

@@ -21,6 +21,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
     Returns: indices (n,) of what is kept, by descending score; of equal scores the lower index counts as better.
     Raises: for wrong shapes, dtypes or devices, and for NaN on the CPU.
     """
+    backend.check_same_device(boxes=boxes, scores=scores, groups=groups)
     boxes, scores = backend.common_dtype(boxes, scores)
     implementation = torch.ops.sdk.batched_nms if backend.native(boxes) else reference.batched_nms
     order, kept = implementation(boxes, scores, groups, iou_threshold)

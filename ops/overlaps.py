@@ -22,6 +22,7 @@ def pairwise_iou(a: Tensor, b: Tensor, kind: str = "iou", eps: float = 1e-6) -> 
     Returns: (N, M) in the wider dtype of both; half precision is computed in float32.
     Raises: for wrong shapes, dtypes, devices or kind, and for NaN on the CPU.
     """
+    backend.check_same_device(a=a, b=b)
     a, b = backend.common_dtype(a, b)
     if not backend.native(a):
         return reference.pairwise_iou(a, b, kind, eps)
@@ -35,6 +36,7 @@ def elementwise_iou(a: Tensor, b: Tensor, kind: str = "iou", eps: float = 1e-6) 
 
     a: (N, 4) xyxy. b: (N, 4) xyxy. Returns: (N,).
     """
+    backend.check_same_device(a=a, b=b)
     a, b = backend.common_dtype(a, b)
     return reference.elementwise_iou(a, b, kind, eps)
 

@@ -22,6 +22,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: 
     Returns: (N, H, W) bool.
     Raises: for wrong shapes, dtypes or devices, and on the CPU for boxes that are not finite.
     """
+    backend.check_same_device(masks=masks, boxes=boxes)
     masks, boxes = backend.common_dtype(masks, boxes)
     implementation = torch.ops.sdk.paste_masks if backend.native(masks) else reference.paste_masks
     return implementation(masks, boxes, size[0], size[1], threshold)

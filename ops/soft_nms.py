@@ -35,6 +35,7 @@ def batched_soft_nms(
     """
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
+    backend.check_same_device(boxes=boxes, scores=scores, groups=groups)
     boxes, scores = backend.common_dtype(boxes, scores)
     implementation = torch.ops.sdk.batched_soft_nms if backend.native(boxes) else reference.batched_soft_nms
     decayed, kept = implementation(boxes, scores, groups, iou_threshold, sigma, min_score, METHODS.index(method))

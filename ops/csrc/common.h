@@ -34,13 +34,13 @@ struct WideOf<double> {
 template <typename T>
 using Wide = typename WideOf<T>::type;
 
-// Python sees std::invalid_argument as ValueError, which the reference versions raise too.
+// Python sees a RuntimeError with the message.
 template <typename... Parts>
 void check(bool condition, const Parts&... parts) {
   if (!condition) {
     std::ostringstream message;
     (message << ... << parts);
-    throw std::invalid_argument(message.str());
+    throw std::runtime_error(message.str());
   }
 }
 
@@ -71,7 +71,7 @@ inline void check_shape(const char* name, const Tensor& tensor, std::initializer
     comma = ", ";
   }
   message << ")";
-  throw std::invalid_argument(message.str());
+  throw std::runtime_error(message.str());
 }
 
 inline void check_device(const char* name, const Tensor& tensor, const Tensor& like) {

@@ -14,9 +14,9 @@
 namespace sdk {
 namespace {
 
-// e^x for x <= 0: x = n log 2 + r, a polynomial in r (Taylor to the 7th power, |r| <= 0.35), times 2^n.
+// e^x for x <= 0, 0 for NaN or less than -87: x = n log 2 + r, a polynomial in r (Taylor to the 7th power, |r| <= 0.35), times 2^n.
 inline __attribute__((always_inline)) float exp_negative(float x) {
-  const float clamped = std::max(x, -87.0f);
+  const float clamped = x > -87.0f ? x : -87.0f;
   const float n = static_cast<float>(static_cast<int32_t>(clamped * 1.44269504f - 0.5f));
   const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
   float value = 1.0f / 5040;
@@ -30,7 +30,7 @@ inline __attribute__((always_inline)) float exp_negative(float x) {
   const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
   float scale;
   std::memcpy(&scale, &bits, sizeof(scale));
-  return x != x ? x : value * scale;
+  return value * scale;
 }
 
 // log(1 + z) for z in [0, 1], as 2 artanh(z / (2 + z)).
@@ -65,11 +65,14 @@ inline __attribute__((always_inline)) Focal<W> focal(W s, W gamma) {
   const W magnitude = s < 0 ? -s : s;
   const W decay = exp_negative(-magnitude);
   const W tail = log_one_plus(decay);
-  const W wrong_cost = (s < 0 ? -s : W(0)) + tail;  // softplus(-s) = -log p
+  // NaN is not above 0, and stays.
+  const W wrong_cost = (s > 0 ? W(0) : -s) + tail;  // softplus(-s) = -log p
   const W right_cost = (s > 0 ? s : W(0)) + tail;   // softplus(s) = -log(1 - p)
   const W larger = W(1) / (W(1) + decay), smaller = decay * larger;
   const W p = s < 0 ? smaller : larger, rest = s < 0 ? larger : smaller;
-  const W damping = exp_negative(-gamma * std::min(right_cost, std::numeric_limits<W>::max()));
+  // Bounded, as gamma may be 0 and the cost infinite.
+  constexpr W MOST = std::numeric_limits<W>::max();
+  const W damping = exp_negative(-gamma * (right_cost < MOST ? right_cost : MOST));
   return {damping * wrong_cost, -damping * (gamma * p * wrong_cost + rest)};
 }
 

@@ -1,5 +1,7 @@
 #include "cpu.h"
 
+#include "../suppression.h"
+
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -136,19 +138,9 @@ W round_down(double value) {
   return static_cast<double>(rounded) > value ? std::nextafter(rounded, -std::numeric_limits<W>::infinity()) : rounded;
 }
 
-void check_arguments(const Tensor& boxes, const Tensor& scores, const Tensor& groups, double iou_threshold) {
-  check_shape("boxes", boxes, {ANY, 4});
-  check_shape("scores", scores, {boxes.size(0)});
-  check_shape("groups", groups, {boxes.size(0)});
-  check_floating("boxes", boxes);
-  check_like("scores", scores, boxes);
-  check_integer("groups", groups, boxes);
-  check_number("iou_threshold", iou_threshold, iou_threshold == iou_threshold, "a number");
-}
-
 std::tuple<Tensor, Tensor> batched_nms(
     const Tensor& boxes, const Tensor& scores, const Tensor& groups, double iou_threshold) {
-  check_arguments(boxes, scores, groups, iou_threshold);
+  check_suppression_arguments(boxes, scores, groups, iou_threshold);
   const int64_t count = boxes.size(0);
   const Tensor boxes_in = packed(boxes), scores_in = packed(scores), groups_in = packed(groups);
   const Tensor ranking = empty(groups_in, {count});
@@ -213,8 +205,6 @@ SDK_SIMD int64_t best_of(const W* __restrict scores, int64_t begin, int64_t end)
   return place;
 }
 
-enum Method : int64_t { HARD = 0, LINEAR = 1, GAUSSIAN = 2 };
-
 template <typename W>
 SDK_SIMD void decay(
     const Boxes<W>& boxes,
@@ -246,10 +236,8 @@ std::tuple<Tensor, Tensor> batched_soft_nms(
     double sigma,
     double min_score,
     int64_t method) {
-  check_arguments(boxes, scores, groups, iou_threshold);
-  check_number("sigma", sigma, sigma > 0, "a number above 0");
-  check_number("min_score", min_score, min_score == min_score, "a number");
-  check(method >= HARD && method <= GAUSSIAN, "method: expected 0, 1 or 2, found ", method);
+  check_suppression_arguments(boxes, scores, groups, iou_threshold);
+  check_soft_arguments(sigma, min_score, method);
   const int64_t count = boxes.size(0);
   const Tensor boxes_in = packed(boxes), scores_in = packed(scores), groups_in = packed(groups);
   const Tensor decayed = zeros(scores_in, {count});
