@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,9 +19,8 @@ import pycocotools.mask as coco_mask
 from ..datasets.base import DetectionDataset
 from ..datasets.cityscapes import INSTANCES, PHOTO
 from ..datasets.masks import encode
-from ..models.structures import Detections
 from .base import Counts, Report, Value
-from .collecting import RLE, Collector, mask_areas
+from .collecting import RLE, CollectingEvaluator, mask_areas
 from .figures import no_truth
 from .ground_truth import ground_truth_of
 from .matching import Found, Matches, Pairs
@@ -61,7 +59,7 @@ def average_precision(true: np.ndarray, false: np.ndarray, missed: int) -> float
     return float(np.dot(precision, (padded[:-2] - padded[2:]) / 2))
 
 
-class CityscapesEvaluator:
+class CityscapesEvaluator(CollectingEvaluator):
     """AP and AP50 of instance masks.
 
     dataset: its ignored objects are groups. Where its photos lie in the official layout the instance maps beside them
@@ -69,16 +67,16 @@ class CityscapesEvaluator:
     """
 
     def __init__(self, dataset: DetectionDataset) -> None:
-        self.truth = ground_truth_of(dataset)
-        if self.truth.segmentation is None:
+        truth = ground_truth_of(dataset)
+        if truth.segmentation is None:
             raise ValueError("the Cityscapes protocol needs masks, and the dataset has none")
-        segmentation = self.truth.segmentation
+        segmentation = truth.segmentation
         photos = [Path(dataset.path(i)) for i in range(len(dataset))] if hasattr(dataset, "path") else []  # type: ignore[attr-defined]
         self._maps = [instance_map(photo) if len(photo.parents) > 3 else None for photo in photos]
-        self._maps = self._maps or [None] * len(self.truth.image_ids)
+        self._maps = self._maps or [None] * len(truth.image_ids)
 
         def overlaps(row: int, masks: list[RLE], areas: np.ndarray) -> Pairs:
-            start, stop = int(self.truth.offsets[row]), int(self.truth.offsets[row + 1])
+            start, stop = int(truth.offsets[row]), int(truth.offsets[row + 1])
             regions = [segmentation(i) for i in range(start, stop)]
             rows = np.arange(start, stop)
             void = self._void(row)
@@ -93,7 +91,7 @@ class CityscapesEvaluator:
             d, g = np.nonzero(pixels)
             return Pairs(d, rows[g], pixels[d, g])
 
-        self._collected = Collector(self.truth, overlaps)
+        super().__init__(truth, overlaps)
 
     def _void(self, row: int) -> np.ndarray | None:
         """(H, W) bool, or none where there is no instance map."""
@@ -106,23 +104,6 @@ class CityscapesEvaluator:
             found = "no readable image" if labels is None else labels.shape
             raise ValueError(f"{file}: expected an instance map of {expected}, found {found}")
         return np.isin(labels, VOID)
-
-    def update(self, image_ids: Sequence[Any], detections: Sequence[Detections]) -> None:
-        """Add the detections of some images, with masks in original pixels; each image once. Errors:
-        ``Collector.add``."""
-        self._collected.add(image_ids, detections)
-
-    def merge(self, other: CityscapesEvaluator) -> None:
-        """Add what another rank collected."""
-        self.merge_state(other.state())
-
-    def state(self) -> dict[str, Any]:
-        """What was collected, as plain arrays to gather across ranks."""
-        return self._collected.state()
-
-    def merge_state(self, state: dict[str, Any]) -> None:
-        """Add the state of another rank."""
-        self._collected.merge_state(state)
 
     def matches(self, kind: str = "segm", iou: float = 0.5) -> Matches:
         """Who found whom at an IoU threshold."""

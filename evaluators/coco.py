@@ -10,9 +10,8 @@ import numpy as np
 import pycocotools.mask as coco_mask
 
 from ..datasets.base import DetectionDataset
-from ..models.structures import Detections
 from .base import Counts, Report, Value
-from .collecting import RLE, Collector
+from .collecting import RLE, CollectingEvaluator
 from .figures import curves_by_class, explain, mean, no_truth, per_class_figures
 from .ground_truth import GroundTruth, ground_truth_of
 from .matching import (
@@ -55,7 +54,7 @@ def mask_pairs(truth: GroundTruth, crowd: np.ndarray, row: int, masks: list[RLE]
     return Pairs(d, g + start, iou[d, g])
 
 
-class CocoEvaluator:
+class CocoEvaluator(CollectingEvaluator):
     """AP and AR of boxes and masks.
 
     dataset: whose annotations are the ground truth; crowd regions (and whatever else it ignores) count neither as found
@@ -64,44 +63,25 @@ class CocoEvaluator:
     """
 
     def __init__(self, dataset: DetectionDataset, kinds: Sequence[Kind] = ("bbox", "segm")) -> None:
-        self.truth = ground_truth_of(dataset)
-        self.kinds = check_kinds(kinds, self.truth)
-        crowd = self.truth.crowd
+        truth = ground_truth_of(dataset)
+        self.kinds = check_kinds(kinds, truth)
 
         def overlaps(row: int, masks: list[RLE], areas: np.ndarray) -> Pairs:
-            return mask_pairs(self.truth, crowd, row, masks)
+            return mask_pairs(truth, truth.crowd, row, masks)
 
-        self._collected = Collector(self.truth, overlaps if "segm" in self.kinds else None)
-        self._scored: dict[str, Scored] = {}
-
-    def update(self, image_ids: Sequence[Any], detections: Sequence[Detections]) -> None:
-        """Add the detections of some images, in original pixels; each image once. Errors: ``Collector.add``."""
-        self._scored.clear()
-        self._collected.add(image_ids, detections)
+        super().__init__(truth, overlaps if "segm" in self.kinds else None)
+        self._scored: dict[str, tuple[int, Scored]] = {}
 
     def update_from_json(self, path: str | Path) -> None:
         """Score a COCO results file. Errors and rules: ``Collector.add_results_file``."""
-        self._scored.clear()
         self._collected.add_results_file(path)
-
-    def merge(self, other: CocoEvaluator) -> None:
-        """Add what another rank collected."""
-        self.merge_state(other.state())
-
-    def state(self) -> dict[str, Any]:
-        """What was collected, as plain arrays to gather across ranks."""
-        return self._collected.state()
-
-    def merge_state(self, state: dict[str, Any]) -> None:
-        """Add the state of another rank."""
-        self._scored.clear()
-        self._collected.merge_state(state)
 
     def scored(self, kind: Kind) -> Scored:
         """The matching of one kind, from which all figures come."""
-        if kind not in self._scored:
-            self._scored[kind] = self._score(kind)
-        return self._scored[kind]
+        now = self._collected.changes
+        if kind not in self._scored or self._scored[kind][0] != now:
+            self._scored[kind] = now, self._score(kind)
+        return self._scored[kind][1]
 
     def matches(self, kind: Kind | None = None, iou: float = 0.5) -> Matches:
         """Who found whom at one of the protocol's IoU thresholds."""

@@ -74,6 +74,8 @@ class Collector:
         self._parts: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
         self._pairs: list[Pairs] = []
         self._count = 0
+        self.changes = 0
+        """How often something was added: whether a score is still that of what is here."""
         self.seen = np.zeros(len(truth.image_ids), bool)
         self.unknown_categories: dict[Any, int] = {}
         """Category ids of a results file that the dataset does not have, and how many detections had them."""
@@ -197,6 +199,7 @@ class Collector:
         for name, dtype in _COLUMNS.items():
             self._parts[name].append(columns[name].astype(dtype))
         self._count += len(columns["score"])
+        self.changes += 1
 
     def add_results_file(self, path: str | Path) -> None:
         """Keeps the detections of a COCO results file: a list of {image_id, category_id, score, bbox, segmentation}.
@@ -361,3 +364,30 @@ class Collector:
         if self.outside:
             notes.append(f"{self.outside} detections lie outside their image")
         return notes
+
+
+class CollectingEvaluator:
+    """What all evaluators share: they keep what they are given in a ``Collector`` and score it when asked.
+
+    truth: the ground truth. overlaps: see ``Collector``.
+    """
+
+    def __init__(self, truth: GroundTruth, overlaps: Overlaps | None = None) -> None:
+        self.truth = truth
+        self._collected = Collector(truth, overlaps)
+
+    def update(self, image_ids: Sequence[Any], detections: Sequence[Detections]) -> None:
+        """Add the detections of some images, in original pixels; each image once. Errors: ``Collector.add``."""
+        self._collected.add(image_ids, detections)
+
+    def merge(self, other: CollectingEvaluator) -> None:
+        """Add what another rank collected."""
+        self.merge_state(other.state())
+
+    def state(self) -> dict[str, Any]:
+        """What was collected, as plain arrays: what ranks send instead of the evaluator."""
+        return self._collected.state()
+
+    def merge_state(self, state: dict[str, Any]) -> None:
+        """Add the state of another rank."""
+        self._collected.merge_state(state)

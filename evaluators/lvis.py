@@ -17,10 +17,9 @@ import numpy as np
 from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
 from ..datasets.index import Ragged, columns_of
-from ..models.structures import Detections
 from .base import Counts, Report, Value
 from .coco import MINIMUM_IOU, Kind, check_kinds, mask_pairs
-from .collecting import RLE, Collector
+from .collecting import RLE, CollectingEvaluator
 from .figures import curves_by_class, explain, mean, no_truth, per_class_figures
 from .ground_truth import ground_truth_of
 from .matching import (
@@ -49,7 +48,7 @@ def _image_class_table(rows: Ragged, num_classes: int) -> np.ndarray:
     return np.unique(images * num_classes + np.asarray(rows.values, np.int64))
 
 
-class LvisEvaluator:
+class LvisEvaluator(CollectingEvaluator):
     """AP of boxes and masks by size and by class frequency.
 
     dataset: with the columns ``neg_labels``, ``not_exhaustive_labels`` and ``frequencies`` of LVIS annotations.
@@ -60,57 +59,39 @@ class LvisEvaluator:
     """
 
     def __init__(self, dataset: DetectionDataset, kinds: Sequence[Kind] = ("bbox", "segm")) -> None:
-        self.truth = ground_truth_of(dataset)
-        self.kinds = check_kinds(kinds, self.truth)
+        truth = ground_truth_of(dataset)
+        self.kinds = check_kinds(kinds, truth)
         columns = columns_of(dataset)
         negative, incomplete, frequencies = columns.neg_labels, columns.not_exhaustive_labels, columns.frequencies
         if negative is None or incomplete is None or frequencies is None:
             raise DatasetError(
                 "not an LVIS dataset", expected="neg_category_ids, not_exhaustive_category_ids and frequency"
             )
-        classes = len(self.truth.classes)
+        classes = len(truth.classes)
         self.frequencies = np.asarray(frequencies)
-        self._annotated = self.truth.areas > 0
-        present = self.truth.images[self._annotated] * classes + self.truth.labels[self._annotated]
+        self._annotated = truth.areas > 0
+        present = truth.images[self._annotated] * classes + truth.labels[self._annotated]
         self._judged = np.union1d(_image_class_table(negative, classes), present)
         self._incomplete = _image_class_table(incomplete, classes)
         # Crowds are ordinary objects here: each is found once.
-        self._no_crowd = np.zeros(len(self.truth.labels), bool)
+        self._no_crowd = np.zeros(len(truth.labels), bool)
 
         def overlaps(row: int, masks: list[RLE], areas: np.ndarray) -> Pairs:
-            return mask_pairs(self.truth, self._no_crowd, row, masks)
+            return mask_pairs(truth, self._no_crowd, row, masks)
 
-        self._collected = Collector(self.truth, overlaps if "segm" in self.kinds else None)
-        self._scored: dict[str, Scored] = {}
-
-    def update(self, image_ids: Sequence[Any], detections: Sequence[Detections]) -> None:
-        """Add the detections of some images, in original pixels; each image once. Errors: ``Collector.add``."""
-        self._scored.clear()
-        self._collected.add(image_ids, detections)
+        super().__init__(truth, overlaps if "segm" in self.kinds else None)
+        self._scored: dict[str, tuple[int, Scored]] = {}
 
     def update_from_json(self, path: str | Path) -> None:
         """Score an LVIS results file. Errors and rules: ``Collector.add_results_file``."""
-        self._scored.clear()
         self._collected.add_results_file(path)
-
-    def merge(self, other: LvisEvaluator) -> None:
-        """Add what another rank collected."""
-        self.merge_state(other.state())
-
-    def state(self) -> dict[str, Any]:
-        """What was collected, as plain arrays to gather across ranks."""
-        return self._collected.state()
-
-    def merge_state(self, state: dict[str, Any]) -> None:
-        """Add the state of another rank."""
-        self._scored.clear()
-        self._collected.merge_state(state)
 
     def scored(self, kind: Kind) -> Scored:
         """The matching of one kind, from which all figures come."""
-        if kind not in self._scored:
-            self._scored[kind] = self._score(kind)
-        return self._scored[kind]
+        now = self._collected.changes
+        if kind not in self._scored or self._scored[kind][0] != now:
+            self._scored[kind] = now, self._score(kind)
+        return self._scored[kind][1]
 
     def matches(self, kind: Kind | None = None, iou: float = 0.5) -> Matches:
         """Who found whom at one of the protocol's IoU thresholds. Detections that the protocol leaves out are not in

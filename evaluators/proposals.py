@@ -13,7 +13,7 @@ import torch
 from ..datasets.base import DetectionDataset
 from ..models.structures import Detections, Proposals
 from .base import Counts, Report, Value
-from .collecting import Collector
+from .collecting import CollectingEvaluator
 from .figures import explain, mean, no_truth
 from .ground_truth import ground_truth_of
 from .matching import COCO_AREAS, COCO_THRESHOLDS, Found, Matches, Scored, Sought, box_pairs, outside, score
@@ -22,34 +22,21 @@ PROTOCOL = "COCO proposals (class-agnostic average recall, IoU 0.50:0.95)"
 COUNTS = (100, 300, 1000)
 
 
-class ProposalEvaluator:
+class ProposalEvaluator(CollectingEvaluator):
     """AR@100, AR@300, AR@1000, and by size at 1000.
 
     dataset: whose objects are to be covered, of whatever class; crowds and other ignored ones count neither way.
     """
 
     def __init__(self, dataset: DetectionDataset) -> None:
-        self.truth = ground_truth_of(dataset)
-        self._collected = Collector(self.truth)
+        super().__init__(ground_truth_of(dataset))
 
     def update(self, image_ids: Sequence[Any], proposals: Sequence[Proposals | Detections]) -> None:
         """Add the proposals of some images, in original pixels; each image once. Labels of detections are ignored.
         Errors: ``Collector.add``."""
         zeros = [torch.zeros(len(p), dtype=torch.int64) for p in proposals]
         found = [Detections(boxes=p.boxes, scores=p.scores, labels=label) for p, label in zip(proposals, zeros)]
-        self._collected.add(image_ids, found)
-
-    def merge(self, other: ProposalEvaluator) -> None:
-        """Add what another rank collected."""
-        self.merge_state(other.state())
-
-    def state(self) -> dict[str, Any]:
-        """What was collected, as plain arrays to gather across ranks."""
-        return self._collected.state()
-
-    def merge_state(self, state: dict[str, Any]) -> None:
-        """Add the state of another rank."""
-        self._collected.merge_state(state)
+        super().update(image_ids, found)
 
     def matches(self, kind: str = "bbox", iou: float = 0.5) -> Matches:
         """Which proposal covers which object at an IoU threshold of the protocol."""

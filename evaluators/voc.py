@@ -23,7 +23,7 @@ from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
 from ..models.structures import Detections
 from .base import Counts, Report, Value
-from .collecting import Collector
+from .collecting import CollectingEvaluator
 from .figures import no_truth
 from .ground_truth import ground_truth_of
 from .matching import Found, Matches, best_pairs, box_pairs, rank_in_groups
@@ -61,7 +61,7 @@ class _Class:
         return true / np.maximum(true + np.cumsum(self.false), np.finfo(np.float64).eps)
 
 
-class VocEvaluator:
+class VocEvaluator(CollectingEvaluator):
     """Mean average precision over classes.
 
     dataset: objects that it ignores (``difficult``) count neither as found nor as missed. metric: ``area`` or
@@ -73,14 +73,9 @@ class VocEvaluator:
             raise ValueError(f"metric: expected 'area' or '11point', found {metric!r}")
         if not ious or not all(0 < iou < 1 for iou in ious):
             raise ValueError(f"ious: expected thresholds between 0 and 1, found {tuple(ious)!r}")
-        self.truth = ground_truth_of(dataset)
+        super().__init__(ground_truth_of(dataset))
         self.metric: Metric = metric
         self.ious = tuple(ious)
-        self._collected = Collector(self.truth)
-
-    def update(self, image_ids: Sequence[Any], detections: Sequence[Detections]) -> None:
-        """Add the detections of some images, in original pixels; each image once. Errors: ``Collector.add``."""
-        self._collected.add(image_ids, detections)
 
     def update_from_results(self, folder: str | Path) -> None:
         """Score the devkit's results files ``comp4_det_<split>_<class>.txt``: lines of image id, score, xmin, ymin,
@@ -112,18 +107,6 @@ class VocEvaluator:
         for image_id, entries in rows.items():
             table = torch.tensor(entries, dtype=torch.float64).reshape(-1, 6)
             self.update([image_id], [Detections(boxes=table[:, 2:], scores=table[:, 1], labels=table[:, 0].long())])
-
-    def merge(self, other: VocEvaluator) -> None:
-        """Add what another rank collected."""
-        self.merge_state(other.state())
-
-    def state(self) -> dict[str, Any]:
-        """What was collected, as plain arrays to gather across ranks."""
-        return self._collected.state()
-
-    def merge_state(self, state: dict[str, Any]) -> None:
-        """Add the state of another rank."""
-        self._collected.merge_state(state)
 
     def _found(self) -> Found:
         c = self._collected

@@ -19,7 +19,7 @@ from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
 from ..models.structures import Detections
 from .base import Counts, Report, Value
-from .collecting import Collector
+from .collecting import CollectingEvaluator
 from .ground_truth import ground_truth_of
 from .matching import Found, Matches, best_pairs, box_pairs, rank_in_groups
 from .voc import average_precision
@@ -84,7 +84,7 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-class WiderFaceEvaluator:
+class WiderFaceEvaluator(CollectingEvaluator):
     """Easy, medium and hard AP.
 
     dataset: whose image ids are ``<event>/<name>``. ground_truth: folder with ``wider_easy_val.mat``,
@@ -94,16 +94,11 @@ class WiderFaceEvaluator:
     """
 
     def __init__(self, dataset: DetectionDataset, ground_truth: str | Path | None = None) -> None:
-        self.truth = ground_truth_of(dataset)
+        super().__init__(ground_truth_of(dataset))
         folder = ground_truth if ground_truth is not None else getattr(dataset, "ground_truth", None)
         if folder is None:
             raise DatasetError("the WIDER FACE protocol needs its three sets", expected="ground_truth=<folder>")
         self._faces = _Faces(Path(folder), self.truth.image_ids)
-        self._collected = Collector(self.truth)
-
-    def update(self, image_ids: Sequence[Any], detections: Sequence[Detections]) -> None:
-        """Add the detections of some images, in original pixels; each image once. Errors: ``Collector.add``."""
-        self._collected.add(image_ids, detections)
 
     def update_from_results(self, folder: str | Path) -> None:
         """Score official results: ``<event>/<name>.txt`` with the image's name, a count, and lines of x, y, width,
@@ -126,18 +121,6 @@ class WiderFaceEvaluator:
             table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 5)
             labels = torch.zeros(len(table), dtype=torch.int64)
             self.update([image_id], [Detections(boxes=table[:, :4], scores=table[:, 4], labels=labels)])
-
-    def merge(self, other: WiderFaceEvaluator) -> None:
-        """Add what another rank collected."""
-        self.merge_state(other.state())
-
-    def state(self) -> dict[str, Any]:
-        """What was collected, as plain arrays to gather across ranks."""
-        return self._collected.state()
-
-    def merge_state(self, state: dict[str, Any]) -> None:
-        """Add the state of another rank."""
-        self._collected.merge_state(state)
 
     def _looked_at(self) -> tuple[Found, np.ndarray, np.ndarray]:
         """Detections, the row of the face that each looks at (-1 for none), and the IoU."""
