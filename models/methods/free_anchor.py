@@ -20,10 +20,8 @@ from ..coders import DeltaCoder
 from ..dense.head import all_by_prior, feature_sizes
 from ..detectors.single_stage import SingleStageDetector
 from ..losses import SmoothL1Loss
-from ..necks.fpn import FPN
-from ..settings import DenseTest
 from ..structures import ImageBatch, Targets
-from .retinanet import RetinaHead
+from .retinanet import RetinaHead, retinanet
 
 
 def negative_log(probability: Tensor) -> Tensor:
@@ -69,7 +67,8 @@ class FreeAnchorHead(RetinaHead):
         overlaps = pairwise_iou(target.boxes, self.coder.decode(anchors, codes))
         best = overlaps.amax(dim=1, keepdim=True).clamp(min=self.overlap + 1e-12)
         probability = ((overlaps - self.overlap) / (best - self.overlap)).clamp(0, 1)
-        return found.index_reduce(0, target.labels, probability, "amax").T
+        label = target.labels[:, None].expand_as(probability)
+        return found.scatter_reduce(0, label, probability, "amax").T
 
     def loss(
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
@@ -90,10 +89,4 @@ class FreeAnchorHead(RetinaHead):
 
 def free_anchor_retinanet(num_classes: int, *, backbone: Callable[[], ResNet]) -> SingleStageDetector:
     """RetinaNet with FreeAnchor on a backbone with four stages."""
-    body = backbone()
-    return SingleStageDetector(
-        backbone=body,
-        neck=FPN(body.out_channels, start=1, extra="input"),
-        bbox_head=FreeAnchorHead(num_classes=num_classes),
-        test=DenseTest(),
-    )
+    return retinanet(num_classes, backbone=backbone, head=FreeAnchorHead)

@@ -9,6 +9,7 @@ Shape letters: B images, L levels, P priors of all levels, K classes, N objects 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +23,9 @@ from ..dense.head import all_by_prior, feature_sizes
 from ..dense.points import per_point
 from ..detectors.single_stage import SingleStageDetector
 from ..losses import FocalLoss, IoULoss
-from ..necks.fpn import FPN
 from ..priors import anchor_grid
-from ..settings import DenseTest
 from ..structures import ImageBatch, Targets
-from .retinanet import STRIDES, RetinaHead
+from .retinanet import STRIDES, RetinaHead, retinanet
 
 
 def best_levels(losses: Tensor, objects: Tensor, levels: Tensor, count: int, num_levels: int) -> Tensor:
@@ -109,10 +108,4 @@ class FSAFHead(RetinaHead):
 
 def fsaf(num_classes: int, *, backbone: Callable[[], ResNet], shadow: float = 0.2) -> SingleStageDetector:
     """FSAF on a backbone with four stages; ``shadow`` as of ``FSAFHead``."""
-    body = backbone()
-    return SingleStageDetector(
-        backbone=body,
-        neck=FPN(body.out_channels, start=1, extra="input"),
-        bbox_head=FSAFHead(num_classes=num_classes, shadow=shadow),
-        test=DenseTest(),
-    )
+    return retinanet(num_classes, backbone=backbone, head=partial(FSAFHead, shadow=shadow))

@@ -17,14 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.resnet import ResNet
-from ..dense.anchor_targets import anchor_losses, anchor_targets
+from ..dense.anchor_targets import anchor_losses
 from ..dense.head import by_prior, feature_sizes
 from ..detectors.single_stage import SingleStageDetector
 from ..losses.classification import one_hot_targets
-from ..necks.fpn import FPN
-from ..settings import DenseTest
 from ..structures import ImageBatch, Targets
-from .retinanet import RetinaHead
+from .retinanet import RetinaHead, retinanet
 
 
 class GradientDensity(nn.Module):
@@ -111,17 +109,7 @@ class GHMHead(RetinaHead):
             [by_prior(level, channels) for level in kind]
             for kind, channels in zip(outputs, (self.num_classes, 4), strict=True)
         )
-        anchors, wanted = anchor_targets(
-            self.anchors,
-            feature_sizes(outputs[0]),
-            images,
-            targets,
-            num_classes=self.num_classes,
-            assign=self.assigner,
-            sampler=self.sampler,
-            coder=self.coder,
-            box_loss=self.loss_bbox,
-        )
+        anchors, wanted = self.anchor_targets(feature_sizes(outputs[0]), images, targets)
         losses, start = [], 0
         for level_logits, level_codes in zip(logits, codes, strict=True):
             here = slice(start, start + level_logits.shape[1])
@@ -151,10 +139,4 @@ class GHMHead(RetinaHead):
 
 def ghm_retinanet(num_classes: int, *, backbone: Callable[[], ResNet]) -> SingleStageDetector:
     """RetinaNet with GHM losses on a backbone with four stages."""
-    body = backbone()
-    return SingleStageDetector(
-        backbone=body,
-        neck=FPN(body.out_channels, start=1, extra="input"),
-        bbox_head=GHMHead(num_classes=num_classes),
-        test=DenseTest(),
-    )
+    return retinanet(num_classes, backbone=backbone, head=GHMHead)

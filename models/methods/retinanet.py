@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
 from ..coders import BoxCoder, DeltaCoder
-from ..dense.anchor_targets import Assign, anchor_losses, anchor_targets
+from ..dense.anchor_targets import AnchorTargets, Assign, anchor_losses, anchor_targets
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.postprocess import dense_detections
 from ..dense.towers import tower
@@ -79,13 +79,13 @@ class RetinaHead(DenseHead):
             codes.append(self.retina_reg(self.reg_convs(x)))
         return logits, codes
 
-    def loss(
-        self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
-    ) -> dict[str, Tensor]:
-        logits, codes = outputs
-        anchors, wanted = anchor_targets(
+    def anchor_targets(
+        self, sizes: Sequence[tuple[int, int]], images: ImageBatch, targets: Sequence[Targets]
+    ) -> tuple[Tensor, AnchorTargets]:
+        """(P, 4) anchors on levels of (H, W), and what they should predict."""
+        return anchor_targets(
             self.anchors,
-            feature_sizes(logits),
+            sizes,
             images,
             targets,
             num_classes=self.num_classes,
@@ -94,6 +94,12 @@ class RetinaHead(DenseHead):
             coder=self.coder,
             box_loss=self.loss_bbox,
         )
+
+    def loss(
+        self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        logits, codes = outputs
+        anchors, wanted = self.anchor_targets(feature_sizes(logits), images, targets)
         loss_cls, loss_bbox = anchor_losses(
             all_by_prior(logits, self.num_classes),
             all_by_prior(codes, 4),
@@ -118,12 +124,21 @@ class RetinaHead(DenseHead):
         )
 
 
-def retinanet(num_classes: int, *, backbone: Callable[[], ResNet], extra: str = "input") -> SingleStageDetector:
-    """RetinaNet on a backbone with four stages; ``extra``: what the pyramid's sixth level is made from."""
+def retinanet(
+    num_classes: int,
+    *,
+    backbone: Callable[[], ResNet],
+    extra: str = "input",
+    head: Callable[..., RetinaHead] = RetinaHead,
+) -> SingleStageDetector:
+    """RetinaNet on a backbone with four stages.
+
+    extra: what the pyramid's sixth level is made from. head: makes the head from its ``num_classes``.
+    """
     body = backbone()
     return SingleStageDetector(
         backbone=body,
         neck=FPN(body.out_channels, start=1, extra=extra),
-        bbox_head=RetinaHead(num_classes=num_classes),
+        bbox_head=head(num_classes=num_classes),
         test=DenseTest(),
     )
