@@ -4,7 +4,8 @@ The native ops are built where PyTorch and a compiler are at hand, so install wi
 PyTorch. Without them the install still works, on ``ops/reference.py``. Environment variables:
 
 SDK_BUILD_OPS   1: a build that fails or cannot start fails the install. 0: do not build.
-SDK_BUILD_CUDA  1: with the CUDA kernels. 0: without. Default: with them where nvcc fits PyTorch's CUDA version.
+SDK_BUILD_CUDA  1: with the CUDA kernels. 0: without. Default: with them where there is a CUDA device and an nvcc that
+                fits PyTorch's CUDA version.
 SDK_SANITIZE    1: with AddressSanitizer and UBSan, for tests.
 TORCH_CUDA_ARCH_LIST  as everywhere in PyTorch; default: the device at hand, else 8.0, 9.0 and PTX.
 """
@@ -57,7 +58,7 @@ def cuda_fits() -> bool:
     if wanted is not None:
         return wanted == "1"
     nvcc = Path(CUDA_HOME or "") / "bin" / "nvcc"
-    if torch.version.cuda is None or not nvcc.is_file():
+    if torch.version.cuda is None or not torch.cuda.is_available() or not nvcc.is_file():
         return False
     said = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
     release = re.search(r"release (\d+)\.", said)
