@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .loader import Loader
     from .lvis import Lvis
     from .sample import Sample
+    from .sampling import ClassBalanced, OnlyWithObjects, Repeated, RepeatFactor
     from .shapes import Shapes
     from .transforms import Preprocessing
     from .voc import Voc
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Where each name is defined; modules are imported when a name is first used, so that `import sdk` stays quick.
 _HOMES = {
     "Cityscapes": "cityscapes",
+    "ClassBalanced": "sampling",
     "Coco": "coco",
     "DatasetError": "errors",
     "DatasetWarning": "errors",
@@ -31,7 +33,10 @@ _HOMES = {
     "ImageInfo": "base",
     "Loader": "loader",
     "Lvis": "lvis",
+    "OnlyWithObjects": "sampling",
     "Preprocessing": "transforms",
+    "RepeatFactor": "sampling",
+    "Repeated": "sampling",
     "Sample": "sample",
     "Shapes": "shapes",
     "Voc": "voc",
@@ -44,6 +49,7 @@ _HOMES = {
 
 __all__ = [
     "Cityscapes",
+    "ClassBalanced",
     "Coco",
     "DatasetError",
     "DatasetWarning",
@@ -52,7 +58,10 @@ __all__ = [
     "ImageInfo",
     "Loader",
     "Lvis",
+    "OnlyWithObjects",
     "Preprocessing",
+    "RepeatFactor",
+    "Repeated",
     "Sample",
     "Shapes",
     "Voc",

@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_faults, with_classes, with_present_images
 from .errors import DatasetError, DatasetWarning, Fault
 from .index import Builder, Index, cached
@@ -85,7 +87,11 @@ class Coco(IndexedDataset):
         index = with_classes(settle_faults(index, on_fault, file), classes, file)
         if image_root is None:
             image_root = find_images(index, Path(root) if root is not None else file.parent, file, name)
+        boxes = None if proposals is None else read_proposals(Path(proposals), index.annotations.image_ids)
+        all_ids = index.annotations.image_ids
         index = with_present_images(index, image_root, on_fault)
+        if boxes is not None:
+            boxes = boxes.take(np.flatnonzero(np.isin(all_ids, index.annotations.image_ids)))
         names = index.annotations.image_files
         maps = None
         if semantic is not None:
@@ -95,7 +101,7 @@ class Coco(IndexedDataset):
             image_root=image_root,
             splits=splits,
             semantic_files=maps,
-            proposals=None if proposals is None else read_proposals(Path(proposals), index.annotations.image_ids),
+            proposals=boxes,
         )
 
 

@@ -17,7 +17,7 @@ import pytest
 from sdk.datasets import Cityscapes, Coco, DatasetError, DeepFashion, Lvis, Voc, WiderFace
 from sdk.datasets.checking import check
 
-SECONDS = 20
+SECONDS = 60
 SEEDS = pytest.mark.parametrize(
     "seeds", [range(3), pytest.param(range(3, 50), marks=pytest.mark.long)], ids=["few", "many"]
 )
