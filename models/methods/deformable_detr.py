@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -108,9 +109,7 @@ class DeformableTransformer(nn.Module):
     @property
     def decoder_layers(self) -> nn.ModuleList:
         """The layers of the decoder."""
-        layers = self.decoder["layers"]
-        assert isinstance(layers, nn.ModuleList)
-        return layers
+        return cast(nn.ModuleList, self.decoder["layers"])
 
     def encode(self, features: Sequence[Tensor], masks: Sequence[Tensor]) -> tuple[Memory, Tensor]:
         """(B, C, H, W) maps and their (B, H, W) padding to the encoded memory, and (B, S, 2) where its places lie."""
@@ -130,7 +129,8 @@ class DeformableTransformer(nn.Module):
     def proposals(self, memory: Memory, places: Tensor) -> tuple[Tensor, Tensor]:
         """What the encoder says of an object at each place: (B, S, C) features, and the (B, S, 4) logits of a box
         there whose size grows with the level; infinite where the place is padding or too close to an edge."""
-        assert memory.levels is not None
+        if memory.levels is None:
+            raise ValueError("proposals: the memory needs levels")
         sizes = torch.cat(
             [
                 places.new_full((height * width,), 0.05 * 2**level)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sdk.models.transformer.attention import Attention, DeformableAttention, Levels, Memory
 from sdk.models.transformer.positions import padding_mask, resized_mask, sine_embedding, sine_positions
 from torch import Tensor
@@ -26,6 +27,15 @@ def test_attention_is_a_softmax_over_places_inside_the_image() -> None:
     weights = scores.masked_fill(padding[:, None, None], -torch.inf).softmax(-1)
     want = module.attn.out_proj(torch.einsum("bmqs,bsmd->bqmd", weights, v).flatten(2))
     torch.testing.assert_close(got, want)
+
+
+def test_attention_runs_through_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k))
+    query, values = torch.randn(1, 3, 8), torch.randn(1, 5, 8)
+    Attention(8, 2)(query, None, Memory(values, padding=torch.zeros(1, 5, dtype=torch.bool)))
+    assert calls
 
 
 def sampled(values: Tensor, height: int, width: int, x: float, y: float) -> Tensor:
