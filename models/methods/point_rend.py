@@ -1,0 +1,263 @@
+"""PointRend: Kirillov et al., "PointRend: Image Segmentation as Rendering". Mask R-CNN whose mask branch makes a coarse
+mask, then decides the most uncertain points of ever finer masks one by one, from the features at these points.
+
+Shape letters: B images, R regions, Q positive ones, N objects of one image, C channels, S region size, M mask size,
+K classes, P points, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..assigners import MaxIoUAssigner
+from ..backbones.resnet import ResNet
+from ..boxes import to_batch_frame
+from ..detectors.two_stage import RoIHead, TwoStageDetector
+from ..layers import ConvModule
+from ..layers.init import init_xavier
+from ..necks.fpn import FPN
+from ..roi.box_head import BoxHead
+from ..roi.extractor import roi_align_extractor
+from ..roi.mask_head import own_class_loss
+from ..roi.rois import SampledRegions, sample_batch, to_rois
+from ..roi.standard import box_detections, own_class, paste_detections
+from ..samplers import RandomSampler
+from ..settings import RoITest
+from ..structures import Detections, ImageBatch, Targets
+from .rpn import RPNHead
+
+STRIDE = 4
+"""Stride of the finest level, the only one that the mask branch reads."""
+
+
+@dataclass
+class PointRendTest(RoITest):
+    """Settings of a second stage; a mask is doubled ``subdivisions`` times, each time deciding anew the
+    ``points_per_step`` most uncertain of its points."""
+
+    subdivisions: int = 5
+    points_per_step: int = 784
+
+
+def sample_points(maps: Tensor, points: Tensor) -> Tensor:
+    """(R, C, H, W) maps read bilinearly at their own (R, P, 2) points, (x, y) in 0..1 of the map: (R, C, P)."""
+    return F.grid_sample(maps, 2 * points[:, :, None].to(maps.dtype) - 1, align_corners=False)[..., 0]
+
+
+def in_image(rois: Tensor, points: Tensor, size: tuple[float, float]) -> Tensor:
+    """(R, P, 2) points in 0..1 of their (R, 5) regions to 0..1 of an image of (h, w)."""
+    corner, extent = rois[:, None, 1:3], rois[:, None, 3:] - rois[:, None, 1:3]
+    return (corner + points * extent) / points.new_tensor((size[1], size[0]))
+
+
+def sample_level(features: Tensor, rois: Tensor, points: Tensor) -> Tensor:
+    """(B, C, H, W) finest level read at (R, P, 2) points of (R, 5) regions, which are in order of images: (R, C, P)."""
+    where = in_image(rois, points, (features.shape[2] * STRIDE, features.shape[3] * STRIDE)).to(features.dtype)
+    read = []
+    for image, level in enumerate(features):
+        own = where[rois[:, 0] == image]
+        read.append(F.grid_sample(level[None], 2 * own[None] - 1, align_corners=False)[0].transpose(0, 1))
+    return torch.cat(read)
+
+
+def cell_centres(size: int, device: torch.device) -> Tensor:
+    """(size size, 2) centres of a grid over 0..1, row by row."""
+    centre = (torch.arange(size, device=device) + 0.5) / size
+    y, x = torch.meshgrid(centre, centre, indexing="ij")
+    return torch.stack((x, y), dim=-1).flatten(0, 1)
+
+
+class PointExtractor(nn.Module):
+    """The finest level at the centres of the cells of each region: (R, 5) to (R, C, S, S)."""
+
+    def __init__(self, size: int = 14) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+        points = cell_centres(self.size, rois.device).expand(len(rois), -1, -1)
+        return sample_level(features[0], rois, points).unflatten(2, (self.size, self.size))
+
+
+class CoarseMaskHead(nn.Module):
+    """A mask from fully connected layers at half the region's resolution: (R, C, S, S) to (R, K, M, M) logits."""
+
+    def __init__(self, *, num_classes: int, channels: int = 256, roi_size: int = 14, fc_channels: int = 1024) -> None:
+        super().__init__()
+        self.num_classes, self.size = num_classes, roi_size // 2
+        self.downsample_conv = ConvModule(channels, channels, 2, stride=2, activation=nn.ReLU(inplace=True))
+        self.fcs = nn.ModuleList([nn.Linear(channels * self.size**2, fc_channels), nn.Linear(fc_channels, fc_channels)])
+        self.fc_logits = nn.Linear(fc_channels, num_classes * self.size**2)
+        init_xavier(self.fcs)
+        nn.init.normal_(self.fc_logits.weight, std=0.001)
+        nn.init.zeros_(self.fc_logits.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsample_conv(x).flatten(1)
+        for fc in self.fcs:
+            x = fc(x).relu()
+        return self.fc_logits(x).float().reshape(len(x), self.num_classes, self.size, self.size)
+
+    def loss(self, logits: Tensor, regions: Sequence[SampledRegions], targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """Binary cross-entropy of the positives' own class, averaged over pixels."""
+        return {"loss_mask": own_class_loss(logits, regions, targets)}
+
+
+class PointHead(nn.Module):
+    """A multilayer perceptron on every point, which reads the coarse logits again in each layer (section 3.3):
+    (R, C, P) features and (R, K, P) coarse logits to (R, K, P) logits."""
+
+    def __init__(self, *, num_classes: int, channels: int = 256, layers: int = 3) -> None:
+        super().__init__()
+        self.fcs = nn.ModuleList(
+            ConvModule(channels + num_classes, channels, 1, conv=nn.Conv1d, activation=nn.ReLU(inplace=True))
+            for _ in range(layers)
+        )
+        self.fc_logits = nn.Conv1d(channels + num_classes, num_classes, 1)
+        for fc in self.fcs:
+            nn.init.kaiming_normal_(fc.conv.weight, nonlinearity="relu")  # type: ignore[union-attr]
+        nn.init.normal_(self.fc_logits.weight, std=0.001)
+        nn.init.zeros_(self.fc_logits.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, coarse: Tensor) -> Tensor:
+        coarse = coarse.to(x.dtype)
+        for fc in self.fcs:
+            x = fc(torch.cat((x, coarse), dim=1))
+        return self.fc_logits(torch.cat((x, coarse), dim=1)).float()
+
+
+@dataclass(frozen=True)
+class PointSampler:
+    """Draws the points that are trained on (section 3.1, "Point selection for training").
+
+    points: how many of each region. oversampling: how many times as many are drawn at random, of which the most
+    uncertain make up ``uncertain_share`` of the points; the rest are drawn anew.
+    """
+
+    points: int = 14 * 14
+    oversampling: float = 3.0
+    uncertain_share: float = 0.75
+
+    @torch.no_grad()
+    def __call__(self, logits: Tensor) -> Tensor:
+        """(R, M, M) coarse logits of each region's class to (R, P, 2) points in 0..1."""
+        count = len(logits)
+        drawn = torch.rand(count, int(self.points * self.oversampling), 2, device=logits.device)
+        doubt = -sample_points(logits[:, None], drawn)[:, 0].abs()
+        uncertain = int(self.points * self.uncertain_share)
+        index = doubt.topk(uncertain, dim=1).indices
+        chosen = drawn.gather(1, index[..., None].expand(-1, -1, 2))
+        return torch.cat((chosen, torch.rand(count, self.points - uncertain, 2, device=logits.device)), dim=1)
+
+
+def point_targets(points: Tensor, regions: Sequence[SampledRegions], targets: Sequence[Targets]) -> Tensor:
+    """(Q, P, 2) points of the positives to (Q, P): their ground truth masks, read bilinearly."""
+    wanted = []
+    for own, region, target in zip(points.split([len(r.matched) for r in regions]), regions, targets, strict=True):
+        if target.masks is None:
+            raise ValueError("Targets.masks: this detector learns masks, but the targets have none")
+        if not len(own):
+            wanted.append(own[..., 0])
+            continue
+        masks = target.masks.to(own.dtype)
+        height, width = masks.shape[1:]
+        where = in_image(to_rois([region.positive_boxes]), own, (height, width))
+        read = F.grid_sample(masks[None], 2 * where[None] - 1, align_corners=False)[0]
+        wanted.append(read[region.matched, torch.arange(len(own), device=own.device)])
+    return torch.cat(wanted)
+
+
+class PointRendRoIHead(RoIHead):
+    """Boxes, coarse masks, and points that refine them."""
+
+    def __init__(
+        self,
+        *,
+        bbox_roi_extractor: nn.Module,
+        bbox_head: BoxHead,
+        mask_roi_extractor: PointExtractor,
+        mask_head: CoarseMaskHead,
+        point_head: PointHead,
+    ) -> None:
+        super().__init__()
+        self.bbox_roi_extractor, self.bbox_head = bbox_roi_extractor, bbox_head
+        self.mask_roi_extractor, self.mask_head, self.point_head = mask_roi_extractor, mask_head, point_head
+        self.num_classes = bbox_head.num_classes
+        self.assigner = MaxIoUAssigner(0.5, 0.5, min_positive=0.5, match_low_quality=True)
+        self.sampler = RandomSampler(num=512, pos_fraction=0.25, add_ground_truth=True)
+        self.point_sampler = PointSampler()
+
+    def points_forward(self, features: Sequence[Tensor], rois: Tensor, points: Tensor, coarse: Tensor) -> Tensor:
+        """(R, P, 2) points of (R, 5) regions with (R, K, M, M) coarse masks to (R, K, P) logits."""
+        return self.point_head(sample_level(features[0], rois, points), sample_points(coarse, points))
+
+    def loss(
+        self,
+        features: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        images: ImageBatch,
+        targets: Sequence[Targets],
+    ) -> dict[str, Tensor]:
+        regions = sample_batch(proposals, targets, self.assigner, self.sampler)
+        logits, codes = self.bbox_head(self.bbox_roi_extractor(features, to_rois([r.boxes for r in regions])))
+        losses = self.bbox_head.loss(logits, codes, regions)
+        rois = to_rois([r.positive_boxes for r in regions])
+        coarse = self.mask_head(self.mask_roi_extractor(features, rois))
+        losses.update(self.mask_head.loss(coarse, regions, targets))
+        labels = torch.cat([r.labels for r in regions])
+        points = self.point_sampler(own_class(coarse, labels))
+        decided = self.points_forward(features, rois, points, coarse)
+        if not len(rois):
+            return {**losses, "loss_point": decided.sum() * 0}
+        wanted = point_targets(points, regions, targets)
+        return {**losses, "loss_point": F.binary_cross_entropy_with_logits(own_class(decided, labels), wanted)}
+
+    def predict(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: PointRendTest
+    ) -> list[Detections]:
+        logits, codes = self.bbox_head(self.bbox_roi_extractor(features, to_rois(proposals)))
+        detections = box_detections(self.bbox_head, proposals, logits, codes, images, test)
+        rois = to_rois([to_batch_frame(d.boxes, images, i) for i, d in enumerate(detections)])
+        coarse = self.mask_head(self.mask_roi_extractor(features, rois))
+        masks = self.refine(features, rois, coarse, torch.cat([d.labels for d in detections]), test)
+        return paste_detections(masks[:, None].sigmoid(), detections, images, test.mask_threshold)
+
+    def refine(
+        self, features: Sequence[Tensor], rois: Tensor, coarse: Tensor, labels: Tensor, test: PointRendTest
+    ) -> Tensor:
+        """(R, K, M, M) coarse logits to finer (R, M', M') ones of each region's own class (section 3.1)."""
+        masks = own_class(coarse, labels)
+        for step in range(test.subdivisions):
+            masks = F.interpolate(masks[:, None], scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
+            size = int(masks.shape[-1])
+            # A step is passed over where even the next one decides all of its points.
+            if test.points_per_step >= 4 * size**2 and step < test.subdivisions - 1:
+                continue
+            index = (-masks.flatten(1).abs()).topk(min(test.points_per_step, size**2), dim=1).indices
+            points = cell_centres(size, rois.device)[index]
+            decided = own_class(self.points_forward(features, rois, points, coarse), labels)
+            masks = masks.flatten(1).scatter(1, index, decided).unflatten(1, (size, size))
+        return masks
+
+
+def point_rend(num_classes: int, *, backbone: Callable[[], ResNet]) -> TwoStageDetector:
+    """PointRend on a backbone with four stages."""
+    body = backbone()
+    return TwoStageDetector(
+        backbone=body,
+        neck=FPN(body.out_channels),
+        rpn_head=RPNHead(),
+        roi_head=PointRendRoIHead(
+            bbox_roi_extractor=roi_align_extractor(7),
+            bbox_head=BoxHead(num_classes=num_classes),
+            mask_roi_extractor=PointExtractor(),
+            mask_head=CoarseMaskHead(num_classes=num_classes),
+            point_head=PointHead(num_classes=num_classes),
+        ),
+        test=PointRendTest(),
+    )
