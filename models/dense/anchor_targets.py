@@ -114,20 +114,38 @@ def anchor_targets(
     device = images.pixels.device
     anchors = torch.cat(grid(sizes, device))
     valid = torch.cat(grid.valid(sizes, images.padded_size, device))
+    usable = torch.stack([valid & inside_image(anchors, size, border) for size in images.sizes])
+    return anchors, batch_targets(
+        anchors.expand(len(targets), -1, -1),
+        usable,
+        targets,
+        num_classes=num_classes,
+        assign=assign,
+        sampler=sampler,
+        coder=coder,
+        box_loss=box_loss,
+    )
+
+
+def batch_targets(
+    anchors: Tensor,
+    usable: Tensor,
+    targets: Sequence[Targets],
+    *,
+    num_classes: int,
+    assign: Assign,
+    sampler: Sampler,
+    coder: BoxCoder,
+    box_loss: BoxLoss,
+) -> AnchorTargets:
+    """The targets of a batch whose images may have anchors of their own: (B, P, 4), of which the (B, P) bool usable
+    ones take part."""
     encode = (lambda priors, boxes: boxes) if box_loss.on_boxes else coder.encode
     each = [
-        image_targets(
-            anchors,
-            valid & inside_image(anchors, size, border),
-            target,
-            num_classes=num_classes,
-            assign=assign,
-            sampler=sampler,
-            encode=encode,
-        )
-        for size, target in zip(images.sizes, targets, strict=True)
+        image_targets(own, mask, target, num_classes=num_classes, assign=assign, sampler=sampler, encode=encode)
+        for own, mask, target in zip(anchors, usable, targets, strict=True)
     ]
-    return anchors, AnchorTargets(
+    return AnchorTargets(
         labels=torch.stack([t.labels for t in each]),
         label_weights=torch.stack([t.label_weights for t in each]),
         codes=torch.stack([t.codes for t in each]),
@@ -148,7 +166,10 @@ def anchor_losses(
     coder: BoxCoder,
     normalizer: float | Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Classification and regression loss of (B, P, C) logits and (B, P, 4) codes; boxes count at positives only."""
+    """Classification and regression loss of (B, P, C) logits and (B, P, 4) codes; boxes count at positives only.
+
+    anchors: (P, 4), or (B, P, 4) where images have anchors of their own.
+    """
     loss_cls = class_loss(logits.flatten(0, 1), targets.labels.flatten(), targets.label_weights.flatten(), normalizer)
     pred, wanted = codes[targets.positive], targets.codes[targets.positive]
     if box_loss.on_boxes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..structures import Detections, ImageBatch, Targets
+
+T = TypeVar("T")
 
 
 class Detector(nn.Module):
@@ -32,10 +34,10 @@ class Detector(nn.Module):
         raise NotImplementedError
 
 
-def full_precision(outputs):
+def full_precision(outputs: T) -> T:
     """Network outputs (tensors in any nesting of lists and tuples) as float32, for losses and box arithmetic."""
     if isinstance(outputs, Tensor):
-        return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
+        return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs  # type: ignore[return-value]
     if isinstance(outputs, (list, tuple)):
-        return type(outputs)(full_precision(value) for value in outputs)
+        return type(outputs)(full_precision(value) for value in outputs)  # type: ignore[call-arg]
     return outputs

@@ -7,13 +7,15 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from ..settings import RoITest
+from ..settings import ProposalSettings, RoITest
 from ..structures import Detections, ImageBatch, Proposals, Targets
 from .base import Detector, full_precision
 
 
 class ProposalHead(Protocol):
-    """A first stage."""
+    """A first stage; ``test_proposals`` are its test-time settings."""
+
+    test_proposals: ProposalSettings
 
     def __call__(self, features: Sequence[Tensor]) -> tuple[list[Tensor], ...]: ...
 

@@ -40,6 +40,23 @@ class GuidedDeformConv2d(nn.Conv2d):
         return deformed(x, offset, self.weight, None, self.stride, self.padding, self.dilation)  # type: ignore[arg-type]
 
 
+class FeatureAdaption(nn.Module):
+    """A deformable convolution whose taps follow from the predicted shape of the box at each location (Wang et al.,
+    "Region Proposal by Guided Anchoring", section 3.3): (B, C, H, W) and (B, S, H, W) shapes to (B, C, H, W).
+
+    shape_channels: S.
+    """
+
+    def __init__(self, shape_channels: int, channels: int, offset_groups: int = 4) -> None:
+        super().__init__()
+        self.conv_offset = nn.Conv2d(shape_channels, offset_groups * 18, 1, bias=False)
+        self.conv_adaption = GuidedDeformConv2d(channels, channels, 3, padding=1)
+        nn.init.normal_(self.conv_offset.weight, std=0.1)
+
+    def forward(self, x: Tensor, shapes: Tensor) -> Tensor:
+        return self.conv_adaption(x, self.conv_offset(shapes)).relu()
+
+
 class DeformConv2d(nn.Conv2d):
     """Deformable convolution (Dai et al., "Deformable Convolutional Networks", eq. 2) with its offset branch.
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.resnet import ResNet
@@ -24,7 +23,7 @@ from ..dense.postprocess import dense_detections
 from ..dense.towers import tower
 from ..detectors.single_stage import SingleStageDetector
 from ..layers import GN, ConvModule
-from ..layers.deform import GuidedDeformConv2d
+from ..layers.deform import FeatureAdaption
 from ..layers.init import bias_for_prior, init_normal
 from ..losses import FocalLoss, SmoothL1Loss
 from ..necks.fpn import FPN
@@ -49,20 +48,6 @@ def fovea(boxes: Tensor, size: tuple[int, int], stride: int, share: float) -> Te
     across = (columns >= low[:, :1]) & (columns <= high[:, :1])
     down = (rows >= low[:, 1:]) & (rows <= high[:, 1:])
     return (down[:, :, None] & across[:, None]).flatten(1)
-
-
-class FeatureAlign(nn.Module):
-    """A deformable convolution whose taps follow from the predicted box: (B, C, H, W) and (B, 4, H, W) to
-    (B, C, H, W)."""
-
-    def __init__(self, channels: int, offset_groups: int = 4) -> None:
-        super().__init__()
-        self.conv_offset = nn.Conv2d(4, offset_groups * 18, 1, bias=False)
-        self.conv_adaption = GuidedDeformConv2d(channels, channels, 3, padding=1)
-        nn.init.normal_(self.conv_offset.weight, std=0.1)
-
-    def forward(self, x: Tensor, distances: Tensor) -> Tensor:
-        return F.relu(self.conv_adaption(x, self.conv_offset(distances)))
 
 
 class FoveaHead(DenseHead):
@@ -91,7 +76,7 @@ class FoveaHead(DenseHead):
         self.conv_cls = nn.Conv2d(width, num_classes, 3, padding=1)
         init_normal(self)
         nn.init.constant_(self.conv_cls.bias, bias_for_prior(0.01))  # type: ignore[arg-type]
-        self.feature_adaption = FeatureAlign(channels) if align else None
+        self.feature_adaption = FeatureAdaption(4, channels) if align else None
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits, codes = [], []

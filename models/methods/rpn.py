@@ -21,6 +21,7 @@ from ..coders import BoxCoder, DeltaCoder
 from ..dense.anchor_targets import anchor_losses, anchor_targets
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..detectors.base import Detector, full_precision
+from ..detectors.two_stage import ProposalHead
 from ..layers.init import init_normal
 from ..losses import BinaryCrossEntropy, BoxLoss, L1Loss
 from ..necks.fpn import FPN
@@ -56,6 +57,11 @@ def select_proposals(
     all_boxes, all_values, all_levels = all_boxes[large], all_values[large], all_levels[large]
     keep = batched_nms(all_boxes, all_values, all_levels, settings.nms_threshold)[: settings.max_per_image]
     return Proposals(all_boxes[keep], all_values[keep])
+
+
+def as_objects(targets: Sequence[Targets]) -> list[Targets]:
+    """The targets with all objects in the one class that a proposal network knows."""
+    return [replace(target, labels=torch.zeros_like(target.labels)) for target in targets]
 
 
 class RPNHead(DenseHead):
@@ -104,12 +110,11 @@ class RPNHead(DenseHead):
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
     ) -> dict[str, Tensor]:
         logits, codes = outputs
-        objects = [replace(target, labels=torch.zeros_like(target.labels)) for target in targets]
         anchors, wanted = anchor_targets(
             self.anchors,
             feature_sizes(logits),
             images,
-            objects,
+            as_objects(targets),
             num_classes=1,
             assign=self.assigner,
             sampler=self.sampler,
@@ -149,7 +154,7 @@ class RPNHead(DenseHead):
 class RPN(Detector):
     """A region proposal network on its own; its detections are proposals with label 0."""
 
-    def __init__(self, *, backbone: nn.Module, neck: nn.Module, rpn_head: RPNHead) -> None:
+    def __init__(self, *, backbone: nn.Module, neck: nn.Module, rpn_head: ProposalHead) -> None:
         super().__init__()
         self.backbone, self.neck, self.rpn_head = backbone, neck, rpn_head
         self.num_classes, self.test = 1, rpn_head.test_proposals
