@@ -110,7 +110,7 @@ def test_opcheck(case: Case, device: str) -> None:
     args = moved(case.make(5, torch.float32), device)
     for i in case.wanted:
         args[i].requires_grad_()
-    torch.library.opcheck(case.op, args)
+    torch.library.opcheck(case.op, tuple(args))
 
 
 @every_case
