@@ -112,7 +112,7 @@ class CityscapesEvaluator(CollectingEvaluator):
     def _matches(self, thresholds: Sequence[float]) -> list[Matches]:
         truth, c = self.truth, self._collected
         assert truth.segmentation is not None
-        found = Found(c["image"], c["index"], c["label"], c["mask_score"], c["mask_area"])
+        found = c.found("segm")
         sizes = mask_areas([truth.segmentation(i) for i in range(len(truth.labels))])
         group = truth.ignore | truth.crowd
         small = sizes < SMALLEST

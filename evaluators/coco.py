@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pycocotools.mask as coco_mask
@@ -12,12 +12,11 @@ import pycocotools.mask as coco_mask
 from ..datasets.base import DetectionDataset
 from .base import Counts, Report, Value
 from .collecting import RLE, CollectingEvaluator
-from .figures import curves_by_class, explain, mean, no_truth, per_class_figures
+from .figures import mean, no_truth, tables
 from .ground_truth import GroundTruth, ground_truth_of
 from .matching import (
     COCO_AREAS,
     COCO_THRESHOLDS,
-    Found,
     Matches,
     Pairs,
     Scored,
@@ -70,7 +69,6 @@ class CocoEvaluator(CollectingEvaluator):
             return mask_pairs(truth, truth.crowd, row, masks)
 
         super().__init__(truth, overlaps if "segm" in self.kinds else None)
-        self._scored: dict[str, tuple[int, Scored]] = {}
 
     def update_from_json(self, path: str | Path) -> None:
         """Score a COCO results file. Errors and rules: ``Collector.add_results_file``."""
@@ -78,10 +76,7 @@ class CocoEvaluator(CollectingEvaluator):
 
     def scored(self, kind: Kind) -> Scored:
         """The matching of one kind, from which all figures come."""
-        now = self._collected.changes
-        if kind not in self._scored or self._scored[kind][0] != now:
-            self._scored[kind] = now, self._score(kind)
-        return self._scored[kind][1]
+        return self._collected.remembered(kind, lambda: self._score(kind))
 
     def matches(self, kind: Kind | None = None, iou: float = 0.5) -> Matches:
         """Who found whom at one of the protocol's IoU thresholds."""
@@ -89,15 +84,8 @@ class CocoEvaluator(CollectingEvaluator):
 
     def _score(self, kind: Kind) -> Scored:
         truth, collected = self.truth, self._collected
-        boxes = kind == "bbox"
-        found = Found(
-            collected["image"],
-            collected["index"],
-            collected["label"],
-            collected["score" if boxes else "mask_score"],
-            collected["area" if boxes else "mask_area"],
-        )
-        if boxes:
+        found = collected.found(kind)
+        if kind == "bbox":
             pairs = box_pairs(
                 found.images, collected["box"], truth.offsets, truth.boxes, truth.crowd, minimum=MINIMUM_IOU
             )
@@ -117,18 +105,12 @@ class CocoEvaluator(CollectingEvaluator):
 
     def compute(self) -> Report:
         """The twelve figures of each kind, by class, with curves at IoU 0.5."""
+        scored = {kind: self.scored(kind) for kind in self.kinds}
         metrics: dict[str, Value] = {}
-        per_class: dict[str, dict[str, Value]] = {name: {} for name in self.truth.classes}
-        curves: dict[str, dict[str, Any]] = {}
-        notes = self._collected.notes()
-        for kind in self.kinds:
-            scored = self.scored(kind)
-            metrics.update(twelve_figures(scored, kind))
-            for name, row in per_class_figures(scored, self.truth.classes, kind, list(COCO_AREAS)).items():
-                per_class[name].update(row)
-            for name, curve in curves_by_class(scored, self.truth.classes, kind).items():
-                curves.setdefault(name, {}).update(curve)
-            notes += explain(scored, kind)
+        for kind, one in scored.items():
+            metrics.update(twelve_figures(one, kind))
+        per_class, curves, explanations = tables(scored, self.truth.classes, list(COCO_AREAS))
+        notes = self._collected.notes() + explanations
         ignored = self.truth.ignore | self.truth.crowd
         if (self.truth.annotation_ids == 0).any():
             notes.append("an annotation has id 0, which pycocotools takes for unmatched; its figures would be lower")

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pycocotools.mask as coco_mask
@@ -22,9 +22,10 @@ from ..datasets.errors import DatasetError
 from ..datasets.masks import check_rle
 from ..models.structures import Detections
 from .ground_truth import GroundTruth
-from .matching import Pairs, concatenate_pairs
+from .matching import Found, Pairs, concatenate_pairs
 
 RLE = dict[str, Any]
+T = TypeVar("T")
 # Image row, run lengths and areas of its masks -> overlaps; rows of detections are counted within the image.
 Overlaps = Callable[[int, list[RLE], np.ndarray], Pairs]
 
@@ -74,8 +75,7 @@ class Collector:
         self._parts: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
         self._pairs: list[Pairs] = []
         self._count = 0
-        self.changes = 0
-        """How often something was added: whether a score is still that of what is here."""
+        self._remembered: dict[str, Any] = {}
         self.seen = np.zeros(len(truth.image_ids), bool)
         self.unknown_categories: dict[Any, int] = {}
         """Category ids of a results file that the dataset does not have, and how many detections had them."""
@@ -85,6 +85,12 @@ class Collector:
     def __len__(self) -> int:
         return self._count
 
+    def found(self, kind: Literal["bbox", "segm"]) -> Found:
+        """The detections with the scores and areas of their boxes, or of their masks."""
+        prefix = "mask_" if kind == "segm" else ""
+        columns = (self["image"], self["index"], self["label"], self[f"{prefix}score"], self[f"{prefix}area"])
+        return Found(*columns)
+
     def __getitem__(self, name: str) -> np.ndarray:
         return self._compact(name)
 
@@ -93,6 +99,12 @@ class Collector:
         """Overlaps of masks; detections counted over all images."""
         self._pairs = [concatenate_pairs(self._pairs)]
         return self._pairs[0]
+
+    def remembered(self, key: str, make: Callable[[], T]) -> T:
+        """What ``make`` gives for ``key``, made anew only after something was added."""
+        if key not in self._remembered:
+            self._remembered[key] = make()
+        return self._remembered[key]
 
     def _compact(self, name: str) -> np.ndarray:
         parts = self._parts[name]
@@ -199,7 +211,7 @@ class Collector:
         for name, dtype in _COLUMNS.items():
             self._parts[name].append(columns[name].astype(dtype))
         self._count += len(columns["score"])
-        self.changes += 1
+        self._remembered.clear()
 
     def add_results_file(self, path: str | Path) -> None:
         """Keeps the detections of a COCO results file: a list of {image_id, category_id, score, bbox, segmentation}.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -92,6 +92,22 @@ def curves_by_class(
         for k, name in enumerate(classes)
         if scored.curves.positives[0, k]
     }
+
+
+def tables(
+    scored: Mapping[str, Scored], classes: Sequence[str], sizes: Sequence[str]
+) -> tuple[dict[str, dict[str, Value]], dict[str, dict[str, np.ndarray]], list[str]]:
+    """Figures by class, curves by class and explanations of every kind that was scored."""
+    per_class: dict[str, dict[str, Value]] = {name: {} for name in classes}
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    notes: list[str] = []
+    for kind, one in scored.items():
+        for name, row in per_class_figures(one, classes, kind, sizes).items():
+            per_class[name].update(row)
+        for name, curve in curves_by_class(one, classes, kind).items():
+            curves.setdefault(name, {}).update(curve)
+        notes += explain(one, kind)
+    return per_class, curves, notes
 
 
 def explain(scored: Scored, kind: str) -> list[str]:

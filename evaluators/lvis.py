@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,12 +19,11 @@ from ..datasets.index import Ragged, columns_of
 from .base import Counts, Report, Value
 from .coco import MINIMUM_IOU, Kind, check_kinds, mask_pairs
 from .collecting import RLE, CollectingEvaluator
-from .figures import curves_by_class, explain, mean, no_truth, per_class_figures
+from .figures import mean, no_truth, tables
 from .ground_truth import ground_truth_of
 from .matching import (
     COCO_AREAS,
     COCO_THRESHOLDS,
-    Found,
     Matches,
     Pairs,
     Scored,
@@ -80,7 +78,6 @@ class LvisEvaluator(CollectingEvaluator):
             return mask_pairs(truth, self._no_crowd, row, masks)
 
         super().__init__(truth, overlaps if "segm" in self.kinds else None)
-        self._scored: dict[str, tuple[int, Scored]] = {}
 
     def update_from_json(self, path: str | Path) -> None:
         """Score an LVIS results file. Errors and rules: ``Collector.add_results_file``."""
@@ -88,10 +85,7 @@ class LvisEvaluator(CollectingEvaluator):
 
     def scored(self, kind: Kind) -> Scored:
         """The matching of one kind, from which all figures come."""
-        now = self._collected.changes
-        if kind not in self._scored or self._scored[kind][0] != now:
-            self._scored[kind] = now, self._score(kind)
-        return self._scored[kind][1]
+        return self._collected.remembered(kind, lambda: self._score(kind))
 
     def matches(self, kind: Kind | None = None, iou: float = 0.5) -> Matches:
         """Who found whom at one of the protocol's IoU thresholds. Detections that the protocol leaves out are not in
@@ -100,15 +94,8 @@ class LvisEvaluator(CollectingEvaluator):
 
     def _score(self, kind: Kind) -> Scored:
         truth, collected = self.truth, self._collected
-        boxes = kind == "bbox"
-        found = Found(
-            collected["image"],
-            collected["index"],
-            collected["label"],
-            collected["score" if boxes else "mask_score"],
-            collected["area" if boxes else "mask_area"],
-        )
-        if boxes:
+        found = collected.found(kind)
+        if kind == "bbox":
             pairs = box_pairs(
                 found.images, collected["box"], truth.offsets, truth.boxes, self._no_crowd, minimum=MINIMUM_IOU
             )
@@ -140,23 +127,17 @@ class LvisEvaluator(CollectingEvaluator):
     def compute(self) -> Report:
         """The thirteen figures of each kind, by class, with curves at IoU 0.5."""
         truth = self.truth
+        scored = {kind: self.scored(kind) for kind in self.kinds}
+        per_class, curves, explanations = tables(scored, truth.classes, list(COCO_AREAS))
+        notes = self._collected.notes() + explanations
         metrics: dict[str, Value] = {}
-        per_class: dict[str, dict[str, Value]] = {name: {} for name in truth.classes}
-        curves: dict[str, dict[str, Any]] = {}
-        notes = self._collected.notes()
-        for kind in self.kinds:
-            scored = self.scored(kind)
-            metrics.update(self._figures(scored, kind))
-            for name, row in per_class_figures(scored, truth.classes, kind, list(COCO_AREAS)).items():
-                per_class[name].update(row)
-            for name, curve in curves_by_class(scored, truth.classes, kind).items():
-                curves.setdefault(name, {}).update(curve)
-            notes += explain(scored, kind)
-            left_out = len(self._collected) - len(scored.found)
+        for kind, one in scored.items():
+            metrics.update(self._figures(one, kind))
+            left_out = len(self._collected) - len(one.found)
             if left_out:
                 notes.append(
-                    f"{kind}: {left_out} detections are left out: classes that are not verified in their image, "
-                    f"or beyond {MOST} an image"
+                    f"{kind}: {left_out} detections are left out: of classes that are not verified in their image, "
+                    f"without area, or beyond {MOST} an image"
                 )
         return Report(
             protocol=PROTOCOL,

@@ -16,7 +16,7 @@ from .base import Counts, Report, Value
 from .collecting import CollectingEvaluator
 from .figures import explain, mean, no_truth
 from .ground_truth import ground_truth_of
-from .matching import COCO_AREAS, COCO_THRESHOLDS, Found, Matches, Scored, Sought, box_pairs, outside, score
+from .matching import COCO_AREAS, COCO_THRESHOLDS, Matches, Scored, Sought, box_pairs, outside, score
 
 PROTOCOL = "COCO proposals (class-agnostic average recall, IoU 0.50:0.95)"
 COUNTS = (100, 300, 1000)
@@ -57,7 +57,7 @@ class ProposalEvaluator(CollectingEvaluator):
 
     def _score(self) -> Scored:
         truth, c, order = self.truth, self._collected, self._order
-        found = Found(c["image"], c["index"], c["label"], c["score"], c["area"])
+        found = c.found("bbox")
         crowd = truth.crowd[order]
         pairs = box_pairs(
             found.images, c["box"], truth.offsets, truth.boxes[order], crowd, minimum=float(COCO_THRESHOLDS[0])

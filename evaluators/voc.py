@@ -108,10 +108,6 @@ class VocEvaluator(CollectingEvaluator):
             table = torch.tensor(entries, dtype=torch.float64).reshape(-1, 6)
             self.update([image_id], [Detections(boxes=table[:, 2:], scores=table[:, 1], labels=table[:, 0].long())])
 
-    def _found(self) -> Found:
-        c = self._collected
-        return Found(c["image"], c["index"], c["label"], c["score"], c["area"])
-
     def _best(self, found: Found) -> tuple[np.ndarray, np.ndarray]:
         """(D,) row of the ground truth of the same class with the highest IoU, -1 for none; the IoU."""
         truth = self.truth
@@ -125,7 +121,7 @@ class VocEvaluator(CollectingEvaluator):
     def matches(self, kind: str = "bbox", iou: float | None = None) -> Matches:
         """Who found whom at an IoU threshold, the main one by default."""
         threshold = self.ious[0] if iou is None else iou
-        found = self._found()
+        found = self._collected.found("bbox")
         best, overlap = self._best(found)
         return self._matches(found, best, overlap, threshold)
 
@@ -159,7 +155,7 @@ class VocEvaluator(CollectingEvaluator):
 
     def compute(self) -> Report:
         """mAP at each threshold, average precision and best score threshold by class, curves at the first threshold."""
-        found = self._found()
+        found = self._collected.found("bbox")
         best, overlap = self._best(found)
         metrics: dict[str, Value] = {}
         per_class: dict[str, dict[str, Value]] = {name: {} for name in self.truth.classes}

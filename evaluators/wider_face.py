@@ -125,7 +125,7 @@ class WiderFaceEvaluator(CollectingEvaluator):
     def _looked_at(self) -> tuple[Found, np.ndarray, np.ndarray]:
         """Detections, the row of the face that each looks at (-1 for none), and the IoU."""
         c, faces = self._collected, self._faces
-        found = Found(c["image"], c["index"], c["label"], c["score"], c["area"])
+        found = c.found("bbox")
         never = np.zeros(len(faces.boxes), bool)
         pairs = box_pairs(found.images, c["box"], faces.offsets, faces.boxes, never, minimum=IOU, pixel=1.0)
         return found, *best_pairs(pairs, len(found))
