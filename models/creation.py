@@ -30,7 +30,7 @@ def create(name: str, num_classes: Any = None, weights: str | PathLike[str] | No
     None.
     """
     recipe = find_recipe(name)
-    model = recipe.build(class_count(num_classes, recipe.num_classes))
+    model: Detector = recipe.build(class_count(num_classes, recipe.num_classes))  # type: ignore[assignment]
     model.recipe = recipe
     model.classes = None if isinstance(num_classes, int | None) else tuple(num_classes.classes)
     if weights is not None:

@@ -12,7 +12,7 @@ from .models.structures import Detections
 
 def color_of(label: int) -> tuple[int, int, int]:
     """An RGB colour for each label; neighbours differ by the golden angle in hue."""
-    hue = np.uint8([[[int(label * 137.508 / 2) % 180, 200, 255]]])
+    hue = np.array([[[int(label * 137.508 / 2) % 180, 200, 255]]], np.uint8)
     r, g, b = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
     return r, g, b
 

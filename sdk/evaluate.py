@@ -21,6 +21,8 @@ from .datasets.transforms import Preprocessing, Resize, Transform
 from .errors import RunError, SdkError
 from .evaluators.analysis import confusion_matrix
 from .evaluators.base import Evaluator, Report, Value
+from .evaluators.cityscapes import CityscapesEvaluator
+from .evaluators.coco import CocoEvaluator
 from .evaluators.proposals import ProposalEvaluator
 from .models.methods.rpn import RPN
 from .models.recipe import Recipe
@@ -119,7 +121,7 @@ def score(
 ) -> Report:
     """Scores a detector by the dataset's own protocol; every process of ``fabric`` gets the report."""
     evaluator = collect(dataset, model, recipe, batch_size, workers, fabric)
-    return fabric.broadcast(evaluator.compute() if fabric.is_global_zero else None)
+    return fabric.broadcast(evaluator.compute() if fabric.is_global_zero else None)  # type: ignore[return-value]
 
 
 def collect(
@@ -183,7 +185,7 @@ def with_best_thresholds(report: Report) -> Report:
 def evaluator_for_model(dataset: DetectionDataset, model: nn.Module, masks: bool, protocol: str | None) -> Evaluator:
     """The evaluator of average recall for a proposal network, otherwise the fitting one of the dataset."""
     if isinstance(model, RPN) and protocol is None:
-        return ProposalEvaluator(dataset)
+        return ProposalEvaluator(dataset)  # type: ignore[return-value]
     return fitting_evaluator(dataset, masks, protocol)
 
 

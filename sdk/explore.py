@@ -24,7 +24,7 @@ def explore(
     split: str | None = None,
     name: str | None = None,
     address: str = "127.0.0.1",
-    port: int | None = None,
+    port: int = 5151,
     launch: bool = True,
 ) -> Any:
     """Opens the FiftyOne App on a dataset and what a detector finds in it.

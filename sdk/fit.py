@@ -168,7 +168,8 @@ def fit(
     plan = make_plan(
         recipe, loader, fabric, epochs=epochs, accumulate=accumulate, lr=lr, ema_decay=ema_decay, seed=seed
     )
-    folder, resumed = fabric.broadcast(run_folder(out, recipe.name, resume) if fabric.is_global_zero else None)
+    found = run_folder(out, recipe.name, resume) if fabric.is_global_zero else None
+    folder, resumed = fabric.broadcast(found)  # type: ignore[misc]
     manifest = describe(recipe, plan, train, detector)
     if resumed:
         require_same_training(folder, manifest)

@@ -230,7 +230,7 @@ def draw_examples(dataset: DetectionDataset, trained: Trained, folder: Path, cou
         sample = dataset[int(index)]
         found = detect(trained, [sample.image])[0]
         kept = sample.keep(~sample.ignore)
-        names = [dataset.classes[label] for label in kept.labels]
+        names = [str(dataset.classes[label]) for label in kept.labels]
         pair = np.concatenate(
             [
                 draw_boxes(sample.image, kept.boxes, kept.labels, names),
