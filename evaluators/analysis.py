@@ -167,5 +167,5 @@ def confusion_matrix(
     np.add.at(table, (there[said], found.labels[said]), 1)
     alone = ~sought.ignore[0]
     alone[truth[hit]] = False
-    np.add.at(table, (sought.labels[alone], background), 1)
+    np.add.at(table, (sought.labels[alone], np.full(int(alone.sum()), background)), 1)
     return ConfusionMatrix(tuple(classes), table, iou, score)

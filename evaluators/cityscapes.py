@@ -86,7 +86,7 @@ class CityscapesEvaluator(CollectingEvaluator):
             if not regions:
                 return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
             # Overlap with a crowd is the share of the detection that lies on it: exact pixels again after rounding.
-            share = np.asarray(coco_mask.iou(masks, regions, [1] * len(regions)))
+            share = np.asarray(coco_mask.iou(masks, regions, [1] * len(regions)))  # type: ignore[arg-type]
             pixels = np.rint(np.nan_to_num(share) * areas[:, None])
             d, g = np.nonzero(pixels)
             return Pairs(d, rows[g], pixels[d, g])

@@ -48,7 +48,7 @@ def mask_pairs(truth: GroundTruth, crowd: np.ndarray, row: int, masks: list[RLE]
     if start == stop or truth.segmentation is None:
         return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
     own = [truth.segmentation(i) for i in range(start, stop)]
-    iou = np.asarray(coco_mask.iou(masks, own, crowd[start:stop].tolist()))
+    iou = np.asarray(coco_mask.iou(masks, own, crowd[start:stop].tolist()))  # type: ignore[arg-type]
     d, g = np.nonzero(iou >= MINIMUM_IOU)
     return Pairs(d, g + start, iou[d, g])
 

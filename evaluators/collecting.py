@@ -47,13 +47,14 @@ def encode_masks(masks: torch.Tensor) -> list[RLE]:
         return []
     # pycocotools wants columns first; a transposed view of (N, w, h) memory is that without a second copy.
     columns = masks.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
-    return coco_mask.encode(columns.transpose(2, 1, 0))
+    return coco_mask.encode(columns.transpose(2, 1, 0))  # pyright: ignore[reportReturnType]
 
 
 def mask_areas(masks: Sequence[RLE]) -> np.ndarray:
     """(N,) float64 pixels."""
     # pycocotools 2.0 keeps the number of masks in eight bits under numpy 2 and fails at 256.
-    parts = [coco_mask.area(list(masks[i : i + 255])) for i in range(0, len(masks), 255)]
+    groups: list[Any] = [list(masks[i : i + 255]) for i in range(0, len(masks), 255)]
+    parts = [coco_mask.area(group) for group in groups]
     return np.concatenate([np.zeros(0), *parts])
 
 
@@ -235,7 +236,7 @@ class Collector:
         image, label, values = self._columns_of(path, entries, with_boxes)
         masks = [self._mask(path, i, entry, int(image[i])) for i, entry in enumerate(entries)] if with_masks else []
         if masks and not with_boxes:
-            values[:, 1:] = [coco_mask.toBbox(mask) for mask in masks]
+            values[:, 1:] = [coco_mask.toBbox(mask) for mask in masks]  # type: ignore[arg-type]
         known = np.flatnonzero(label >= 0)
         for i in np.flatnonzero(label < 0):
             category = entries[i]["category_id"]
