@@ -158,7 +158,7 @@ class _Reader:
             raise DatasetError("not a category", file=self.file, where=where, found=entry, expected="an id and a name")
         if category_id in self._names or name in self._names.values():
             raise DatasetError("category is given twice", file=self.file, where=where, field="id, name", found=entry)
-        self._names[category_id] = name
+        self._names[int(category_id)] = name
 
     def settle_categories(self) -> None:
         self.category_ids = tuple(sorted(self._names))
@@ -176,6 +176,7 @@ class _Reader:
         if not _is_whole(image_id) and not isinstance(image_id, str):
             self._fault("image without id", where, "id", image_id)
             return
+        image_id = int(image_id) if _is_whole(image_id) else image_id
         if image_id in self._images:
             self._fault("duplicate image id", where, "id", image_id)
             return
@@ -199,6 +200,7 @@ class _Reader:
         if not _is_whole(annotation_id) and not isinstance(annotation_id, str):
             self._fault("annotation without id", f"annotations[{place}]", "id", annotation_id)
             return
+        annotation_id = int(annotation_id) if _is_whole(annotation_id) else annotation_id
         if annotation_id in self._annotation_ids:
             self._fault("duplicate annotation id", f"annotations[{place}] id {annotation_id}", "id", annotation_id)
             return
