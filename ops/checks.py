@@ -49,3 +49,10 @@ def check_positive(**numbers: float) -> None:
     for name, number in numbers.items():
         if not number > 0:
             raise ValueError(f"{name}: expected a number above 0, found {number}")
+
+
+def check_numbers(**numbers: float) -> None:
+    """Raise ``ValueError`` where a number is NaN."""
+    for name, number in numbers.items():
+        if number != number:
+            raise ValueError(f"{name}: expected a number, found {number}")

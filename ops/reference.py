@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-from .checks import check_floating, check_integer, check_positive, check_shape, check_values
+from .checks import check_floating, check_integer, check_numbers, check_positive, check_shape, check_values
 
 # Pasting goes by slices of masks whose float values fill at most this many elements.
 PASTE_ELEMENTS = 2**26
@@ -44,6 +44,7 @@ def _check_boxes_to_suppress(boxes: Tensor, scores: Tensor, groups: Tensor) -> N
 def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor]:
     """Order (N,) of descending scores, and whether (N,) the box at each place of that order is kept."""
     _check_boxes_to_suppress(boxes, scores, groups)
+    check_numbers(iou_threshold=iou_threshold)
     boxes, scores = widened(boxes), widened(scores).to(boxes.device)
     kept = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     for group in groups.unique():
@@ -75,6 +76,7 @@ def batched_soft_nms(
     """Decayed scores (N,), 0 of dropped boxes, and whether (N,) each is kept; method 0 hard, 1 linear, 2 Gaussian."""
     _check_boxes_to_suppress(boxes, scores, groups)
     check_positive(sigma=sigma)
+    check_numbers(iou_threshold=iou_threshold, min_score=min_score)
     dtype = scores.dtype
     boxes = widened(boxes)
     decayed = widened(scores).to(boxes.dtype)
@@ -243,6 +245,7 @@ def deform_roi_pool(
     check_shape("rois", rois, None, 5)
     check_floating(input=input, rois=rois, offset=offset)
     check_positive(output_height=output_height, output_width=output_width, spatial_scale=spatial_scale)
+    check_numbers(gamma=gamma)
     if offset is not None:
         check_shape("offset", offset, len(rois), 2, output_height, output_width)
     if input.numel() == 0 and len(rois) > 0:
@@ -360,6 +363,8 @@ def masked_conv2d(
         check_shape("bias", bias, len(weight))
     if min(padding) < 0 or min(stride) < 1:
         raise ValueError(f"padding and stride: expected at least 0 and 1, found {padding} and {stride}")
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask: expected bool, found {mask.dtype}")
     output = F.conv2d(x, weight, bias, stride=stride, padding=padding)
     check_shape("mask", mask, len(x) if len(mask) != 1 else 1, *output.shape[2:])
     return output.masked_fill(~mask.unsqueeze(1), 0)
@@ -385,7 +390,8 @@ def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float, alpha: floa
     check_shape("labels", labels, len(logits))
     check_floating(logits=logits, weight=weight)
     check_integer("labels", labels, like=logits)
-    if gamma < 0:
+    check_numbers(alpha=alpha)
+    if not gamma >= 0:
         raise ValueError(f"gamma: expected at least 0, found {gamma}")
     if weight is not None:
         check_shape("weight", weight, len(logits))
