@@ -32,13 +32,15 @@ class DeltaCoder:
     """Shift of the centre in prior sizes and log ratio of the sizes (R-CNN, appendix C), normalized.
 
     max_ratio: predicted sizes are held to ``1 / max_ratio .. max_ratio`` times the prior's.
-    clip: whether decoded boxes are cut to the image.
+    clip: whether decoded boxes are cut to the image. center_limit: the centre moves by at most so many pixels, and only
+    growth is held to ``max_ratio`` (YOLOF).
     """
 
     means: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     max_ratio: float = 1000 / 16
     clip: bool = True
+    center_limit: float | None = None
 
     def encode(self, priors: Tensor, boxes: Tensor) -> Tensor:
         """(N, 4) xyxy priors and boxes to (N, 4) deltas (dx, dy, dw, dh)."""
@@ -53,8 +55,12 @@ class DeltaCoder:
         deltas = codes * codes.new_tensor(self.stds) + codes.new_tensor(self.means)
         prior_centre, prior_size = (priors[..., :2] + priors[..., 2:]) / 2, priors[..., 2:] - priors[..., :2]
         limit = abs(math.log(self.max_ratio))
-        centre = prior_centre + prior_size * deltas[..., :2]
-        half = prior_size * deltas[..., 2:].clamp(-limit, limit).exp() / 2
+        shift, growth = prior_size * deltas[..., :2], deltas[..., 2:].clamp(max=limit)
+        if self.center_limit is None:
+            growth = growth.clamp(min=-limit)
+        else:
+            shift = shift.clamp(-self.center_limit, self.center_limit)
+        centre, half = prior_centre + shift, prior_size * growth.exp() / 2
         boxes = torch.cat((centre - half, centre + half), dim=-1)
         return boxes if size is None or not self.clip else clip_boxes(boxes, size)
 
