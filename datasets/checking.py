@@ -291,28 +291,34 @@ def check_sample(sample: Sample, num_classes: int) -> None:
 
 
 def _split_faults(dataset: Any) -> Iterable[Fault]:
-    """Images whose files are equal byte for byte in more than one split."""
+    """Images whose files are equal byte for byte in more than one split, and splits that cannot be opened."""
     splits = getattr(dataset, "splits", None) or {}
-    places: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
-    for name, part in splits.items():
-        if not hasattr(part, "path"):
-            return
-        with ThreadPoolExecutor(READERS) as readers:
-            for path, digest in readers.map(_digest, (part.path(i) for i in range(len(part)))):
-                if digest is not None:
-                    places[digest].append((name, path))
+    if len(splits) < 2 or not hasattr(dataset, "path"):
+        return
+    by_size: dict[int, list[tuple[str, Path]]] = defaultdict(list)
+    for name in splits:
+        try:
+            part = splits[name]
+        except DatasetError as error:
+            found = None if error.found is None else str(error.found)
+            yield Fault(error.problem, _text(error.file), _text(error.where), error.field, found, _text(error.expected))
+            continue
+        for path in (part.path(index) for index in range(len(part))):
+            if path.is_file():
+                by_size[path.stat().st_size].append((name, path))
+    # Only files of the same size in different splits can be equal, so that few are read.
+    alike = [place for places in by_size.values() if len({name for name, _ in places}) > 1 for place in places]
+    places: dict[bytes, list[tuple[str, Path]]] = defaultdict(list)
+    with ThreadPoolExecutor(READERS) as readers:
+        for place, content in zip(
+            alike, readers.map(lambda place: hashlib.sha256(read_bytes(place[1])).digest(), alike)
+        ):
+            places[content].append(place)
     for found in places.values():
         if len({name for name, _ in found}) > 1:
             (first, path), *others = found
             where = ", ".join(f"{name}: {other}" for name, other in others)
-            yield Fault("image in more than one split", path, f"split {first}", found=where, level="warning")
-
-
-def _digest(path: Path) -> tuple[str, bytes | None]:
-    try:
-        return str(path), hashlib.sha256(path.read_bytes()).digest()
-    except OSError:
-        return str(path), None
+            yield Fault("image in more than one split", str(path), f"split {first}", found=where, level="warning")
 
 
 def _count_classes(dataset: DetectionDataset, objects: list[_Object]) -> dict[str, ClassCount]:

@@ -124,6 +124,13 @@ def test_the_same_image_in_two_splits(coco_folder):
     assert len(report.of_kind("image in more than one split")) == 3
 
 
+def test_a_split_that_cannot_be_opened_is_a_fault(coco_folder):
+    (coco_folder / "annotations" / "instances_val.json").write_text('{"images": []')
+    report = check(Coco(coco_folder))
+    assert not report.ok
+    assert any("instances_val" in (fault.file or "") for fault in report.faults)
+
+
 class Own:
     """A dataset of the user's own, with what is given as its only sample."""
 
