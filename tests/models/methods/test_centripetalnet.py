@@ -75,5 +75,5 @@ def test_losses_without_objects_reach_every_parameter() -> None:
     empty = [Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))] * 2
     losses = head.loss(head([torch.randn(2, 8, 8, 8)] * 2), images, empty)
     assert all(bool(value.isfinite()) for value in losses.values())
-    sum(losses.values()).backward()
+    torch.stack(list(losses.values())).sum().backward()
     assert [name for name, p in head.named_parameters() if p.grad is None] == []

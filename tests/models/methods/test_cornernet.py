@@ -158,7 +158,7 @@ def test_perfect_maps_cost_little_and_losses_are_finite_without_objects() -> Non
     empty = [Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))] * 2
     losses = head.loss(outputs, ImageBatch(torch.zeros(2, 3, 32, 32), [(32, 32)] * 2), empty)
     assert all(bool(value.isfinite()) for value in losses.values())
-    sum(losses.values()).backward()
+    torch.stack(list(losses.values())).sum().backward()
     assert [name for name, p in head.named_parameters() if p.grad is None] == []
 
 

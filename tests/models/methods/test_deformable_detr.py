@@ -48,7 +48,7 @@ def test_losses_of_images_without_objects(option: str) -> None:
         losses = model(images, targets)
         assert all(bool(value.isfinite()) for value in losses.values())
         model.zero_grad()
-        sum(losses.values()).backward()
+        torch.stack(list(losses.values())).sum().backward()
         missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
         assert missing == []
     depths = {name.split("loss")[0] for name in losses}

@@ -33,7 +33,7 @@ def train(model: SetDetector, batch, steps: int) -> None:
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, int(steps * 0.8), 0.1)
     for _ in range(steps):
-        loss = sum(model(batch.images, batch.targets).values())
+        loss = torch.stack(list(model(batch.images, batch.targets).values())).sum()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

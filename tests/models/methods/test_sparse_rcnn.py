@@ -48,7 +48,7 @@ def test_every_stage_learns_with_and_without_objects(model: SparseRCNN) -> None:
         assert len(losses) == 6 * 3
         assert all(bool(value.isfinite()) for value in losses.values())
         model.zero_grad()
-        sum(losses.values()).backward()
+        torch.stack(list(losses.values())).sum().backward()
         assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 

@@ -59,7 +59,7 @@ def test_bfloat16_losses_are_finite_and_reach_every_parameter(name: str) -> None
     with torch.autocast("cpu", torch.bfloat16):
         losses = model(images, targets)
     assert all(bool(value.isfinite()) for value in losses.values())
-    sum(losses.values()).backward()
+    torch.stack(list(losses.values())).sum().backward()
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
