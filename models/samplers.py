@@ -67,17 +67,23 @@ class AllSampler:
         return assignment.positive.nonzero()[:, 0], assignment.negative.nonzero()[:, 0]
 
 
+def ranks_in_groups(values: Tensor, groups: Tensor) -> Tensor:
+    """(N,) int64 rank of each of (N,) values among those of its group, the largest first from 0."""
+    order = values.argsort(descending=True, stable=True)
+    order = order[groups[order].argsort(stable=True)]
+    sizes = groups.unique(return_counts=True)[1]
+    places = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    return torch.empty_like(order).scatter(0, order, places)
+
+
 def evenly_drawn(candidates: Tensor, groups: Tensor, per_group: int, count: int) -> Tensor:
     """``count`` of the (N,) candidates: at random ``per_group`` of each group, then of the rest, or of these, as many
     as are missing or too many. groups: (N,) the group of each candidate."""
-    order = torch.randperm(len(candidates), device=candidates.device)
-    order = order[groups[order].argsort(stable=True)]
-    sizes = groups.unique(return_counts=True)[1]
-    rank = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    drawn = candidates[order[rank < per_group]]
+    first = ranks_in_groups(torch.rand(len(candidates), device=candidates.device), groups) < per_group
+    drawn = candidates[first]
     if len(drawn) >= count:
         return random_choice(drawn, count)
-    return torch.cat((drawn, random_choice(candidates[order[rank >= per_group]], count - len(drawn))))
+    return torch.cat((drawn, random_choice(candidates[~first], count - len(drawn))))
 
 
 @dataclass

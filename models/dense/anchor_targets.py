@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..assigners.base import Assignment
+from ..assigners.base import BACKGROUND, Assignment
 from ..coders import BoxCoder
 from ..losses import BoxLoss
 from ..priors import AnchorGrid
@@ -27,13 +27,15 @@ class AnchorTargets:
 
     labels: (B, P) int64 in 0..K, K for background. label_weights: (B, P), zero where an anchor does not count.
     codes: (B, P, 4) regression targets, or boxes where the box loss compares boxes. positive: (B, P) bool.
-    positives and negatives: how many were chosen, at least one counted for every image.
+    matched: (B, P) int64, which object of its image a positive anchor is responsible for. positives and negatives: how
+    many were chosen, at least one counted for every image.
     """
 
     labels: Tensor
     label_weights: Tensor
     codes: Tensor
     positive: Tensor
+    matched: Tensor
     positives: int
     negatives: int
 
@@ -71,9 +73,11 @@ def image_targets(
     labels[where] = target.labels[matched]
     codes[where] = encode(anchors[where], target.boxes[matched])
     positive[where] = True
+    owners = torch.full_like(labels, BACKGROUND)
+    owners[where] = matched
     label_weights[where] = 1
     label_weights[index[neg]] = 1
-    return AnchorTargets(labels, label_weights, codes, positive, max(len(pos), 1), max(len(neg), 1))
+    return AnchorTargets(labels, label_weights, codes, positive, owners, max(len(pos), 1), max(len(neg), 1))
 
 
 def matched_objects(assignment: Assignment, target: Targets, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -150,6 +154,7 @@ def batch_targets(
         label_weights=torch.stack([t.label_weights for t in each]),
         codes=torch.stack([t.codes for t in each]),
         positive=torch.stack([t.positive for t in each]),
+        matched=torch.stack([t.matched for t in each]),
         positives=sum(t.positives for t in each),
         negatives=sum(t.negatives for t in each),
     )

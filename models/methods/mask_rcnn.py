@@ -29,19 +29,20 @@ def mask_rcnn(
     bbox_head: Callable[..., BoxHead] = BoxHead,
     mask_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 14),
     mask_head: Callable[..., FCNMaskHead] = FCNMaskHead,
+    roi_head: Callable[..., StandardRoIHead] = StandardRoIHead,
     test: RoITest | None = None,
 ) -> TwoStageDetector:
     """Mask R-CNN on a backbone with four stages.
 
     The parts are given as what builds them: ``neck`` from the backbone's channels to a five-level pyramid of 256
-    channels, the heads from ``num_classes``.
+    channels, the heads from ``num_classes``, ``roi_head`` from the extractors, the heads and the assigner.
     """
     body = backbone()
     return TwoStageDetector(
         backbone=body,
         neck=neck(body.out_channels),
         rpn_head=rpn_head(),
-        roi_head=StandardRoIHead(
+        roi_head=roi_head(
             bbox_roi_extractor=bbox_roi_extractor(),
             bbox_head=bbox_head(num_classes=num_classes),
             mask_roi_extractor=mask_roi_extractor(),

@@ -119,12 +119,21 @@ class BoxHead(RegionHead):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.outputs(self.shared(x))
 
-    def loss(self, logits: Tensor, codes: Tensor, regions: Sequence[SampledRegions]) -> dict[str, Tensor]:
-        """Classification over all regions; regression over positives, divided by the number of all regions."""
+    def loss(
+        self,
+        logits: Tensor,
+        codes: Tensor,
+        regions: Sequence[SampledRegions],
+        weights: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Classification over all regions; regression over positives, divided by the number of all regions.
+
+        weights: (R,) of the classification.
+        """
         labels = region_labels(regions, self.num_classes)
         count = len(labels)
         positive = labels < self.num_classes
-        losses = {"loss_cls": self.class_loss(logits, labels, None, max(count, 1))}
+        losses = {"loss_cls": self.class_loss(logits, labels, weights, max(count, 1))}
         if not bool(positive.any()):
             return {**losses, "loss_bbox": codes.sum() * 0}
         pred = codes[positive] if self.class_agnostic else by_class(codes[positive], labels[positive])

@@ -48,24 +48,42 @@ class SampledRegions:
 
 def sample_regions(proposals: Tensor, target: Targets, assign: Assign, sampler: Sampler) -> SampledRegions:
     """Assign (P, 4) proposals of one image to its objects and choose those that are trained on."""
+    candidates = assign_regions(proposals, target, assign, getattr(sampler, "add_ground_truth", False))
+    return candidates.take(*sampler(candidates.assignment), target)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the regions of one image are chosen from: (P, 4) boxes, the first ``added`` of which are ground truths, and
+    their assignment."""
+
+    boxes: Tensor
+    assignment: Assignment
+    added: int
+
+    def take(self, positive: Tensor, negative: Tensor, target: Targets) -> SampledRegions:
+        """The regions at these (Q,) and (S - Q,) indices."""
+        index = torch.cat((positive, negative))
+        matched = self.assignment.matched[positive]
+        return SampledRegions(
+            boxes=self.boxes[index],
+            matched=matched,
+            matched_boxes=target.boxes[matched],
+            labels=target.labels[matched],
+            is_ground_truth=index < self.added,
+            overlaps=self.assignment.overlaps[index],
+            index=index,
+        )
+
+
+def assign_regions(proposals: Tensor, target: Targets, assign: Assign, add_ground_truth: bool) -> Candidates:
+    """(P, 4) proposals of one image with the objects that they are responsible for; the objects' own boxes come first
+    where ``add_ground_truth``."""
     assignment = assign(proposals, target.boxes, target.ignore_boxes)
-    boxes, added = proposals, 0
-    if getattr(sampler, "add_ground_truth", False) and len(target):
-        added = len(target)
-        boxes = torch.cat((target.boxes.to(proposals.dtype), proposals))
-        assignment = assignment.with_ground_truth(added)
-    positive, negative = sampler(assignment)
-    index = torch.cat((positive, negative))
-    matched = assignment.matched[positive]
-    return SampledRegions(
-        boxes=boxes[index],
-        matched=matched,
-        matched_boxes=target.boxes[matched],
-        labels=target.labels[matched],
-        is_ground_truth=index < added,
-        overlaps=assignment.overlaps[index],
-        index=index,
-    )
+    if not add_ground_truth:
+        return Candidates(proposals, assignment, 0)
+    boxes = torch.cat((target.boxes.to(proposals.dtype), proposals))
+    return Candidates(boxes, assignment.with_ground_truth(len(target)), len(target))
 
 
 def sample_batch(
