@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 def grid_points(
-    size: tuple[int, int], stride: int | tuple[int, int], device: torch.device, offset: float = 0.0
+    size: tuple[int, int], stride: float | tuple[float, float], device: torch.device, offset: float = 0.0
 ) -> Tensor:
     """(H W, 2) x and y of a level's locations, row by row; ``offset`` in cells from the cell's upper left corner."""
-    stride_x, stride_y = (stride, stride) if isinstance(stride, int) else stride
+    stride_x, stride_y = stride if isinstance(stride, tuple) else (stride, stride)
     xs = (torch.arange(size[1], device=device, dtype=torch.float32) + offset) * stride_x
     ys = (torch.arange(size[0], device=device, dtype=torch.float32) + offset) * stride_y
     y, x = torch.meshgrid(ys, xs, indexing="ij")
@@ -56,7 +56,7 @@ class AnchorGrid:
     strides: step of each level in pixels. bases: (A, 4) base anchors of each level.
     """
 
-    def __init__(self, strides: Sequence[int | tuple[int, int]], bases: Sequence[Tensor]) -> None:
+    def __init__(self, strides: Sequence[float | tuple[float, float]], bases: Sequence[Tensor]) -> None:
         if len(strides) != len(bases):
             raise ValueError(f"AnchorGrid: expected as many bases as strides ({len(strides)}), found {len(bases)}")
         self.strides, self.bases = tuple(strides), tuple(bases)
@@ -80,7 +80,7 @@ class AnchorGrid:
         """(P,) bool of each level: the location's cell lies inside an image of (h, w)."""
         flags = []
         for (height, width), stride, base in zip(sizes, self.strides, self.bases, strict=True):
-            stride_x, stride_y = (stride, stride) if isinstance(stride, int) else stride
+            stride_x, stride_y = stride if isinstance(stride, tuple) else (stride, stride)
             rows = torch.arange(height, device=device) < -(-image_size[0] // stride_y)
             columns = torch.arange(width, device=device) < -(-image_size[1] // stride_x)
             flags.append((rows[:, None] & columns[None]).flatten().repeat_interleave(len(base)))

@@ -21,7 +21,7 @@ class FPN(nn.Module):
     start: the first backbone map that is used. extra: where levels beyond the backbone come from:
     ``pool`` (subsampled last map), or stride-2 convolutions on ``input`` (last backbone map), ``lateral`` or
     ``output`` (last pyramid map). relu_before_extra: a ReLU before every extra convolution but the first.
-    lateral_norm: whether ``norm`` also follows the lateral convolutions.
+    lateral_norm: whether ``norm`` also follows the lateral convolutions. upsample: ``nearest`` or ``bilinear``.
     """
 
     def __init__(
@@ -35,12 +35,14 @@ class FPN(nn.Module):
         relu_before_extra: bool = False,
         norm: Norm | None = None,
         lateral_norm: bool = True,
+        upsample: str = "nearest",
         conv: Callable[..., nn.Module] = nn.Conv2d,
     ) -> None:
         super().__init__()
         if extra not in ("pool", "input", "lateral", "output"):
             raise ValueError(f"FPN.extra: expected 'pool', 'input', 'lateral' or 'output', found {extra!r}")
         self.start, self.num_outs, self.extra, self.relu_before_extra = start, num_outs, extra, relu_before_extra
+        self.upsample = {"mode": upsample} | ({"align_corners": False} if upsample == "bilinear" else {})
         used = list(in_channels)[start:]
         self.lateral_convs = nn.ModuleList(
             ConvModule(c, out_channels, 1, norm=norm if lateral_norm else None, conv=conv) for c in used
@@ -60,7 +62,7 @@ class FPN(nn.Module):
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, used, strict=True)]
         for index in range(len(laterals) - 1, 0, -1):
             size = laterals[index - 1].shape[2:]
-            laterals[index - 1] = laterals[index - 1] + F.interpolate(laterals[index], size=size, mode="nearest")
+            laterals[index - 1] = laterals[index - 1] + F.interpolate(laterals[index], size=size, **self.upsample)
         outs = [conv(x) for conv, x in zip(self.fpn_convs, laterals, strict=False)]
         if self.extra == "pool":
             while len(outs) < self.num_outs:
