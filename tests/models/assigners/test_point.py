@@ -19,7 +19,7 @@ def by_hand(points, strides, boxes, count):
             for i, p in enumerate(points)
             if strides[i] == stride
         }
-        for i in sorted(distance, key=distance.get)[:count]:
+        for i in sorted(distance, key=lambda one: distance[one])[:count]:
             if distance[i] < nearest[i]:
                 owner[i], nearest[i] = number, distance[i]
     return owner

@@ -15,7 +15,7 @@ def by_hand(boxes, labels):
     """Label and codes of each location; larger objects are painted first."""
     result = []
     for (height, width), stride, unit, (low, high) in zip(SIZES, STRIDES, UNITS, RANGES, strict=True):
-        level = {(y, x): (7, None) for y in range(height) for x in range(width)}
+        level: dict = {(y, x): (7, None) for y in range(height) for x in range(width)}
         order = sorted(range(len(boxes)), key=lambda i: -(boxes[i][2] - boxes[i][0]) * (boxes[i][3] - boxes[i][1]))
         for i in order:
             x1, y1, x2, y2 = boxes[i]

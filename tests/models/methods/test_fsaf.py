@@ -60,7 +60,7 @@ def test_boxes_without_area_have_a_finite_loss():
     )
     images = ImageBatch(torch.zeros(1, 3, 64, 64), [(64, 64)])
     losses = head.loss(outputs, images, [Targets(torch.tensor([[8.0, 8.0, 40.0, 56.0]]), torch.tensor([0]))])
-    total = sum(losses.values())
+    total = torch.stack(list(losses.values())).sum()
     total.backward()
     assert total.isfinite()
     assert all(level.grad is not None and level.grad.isfinite().all() for kind in outputs for level in kind)
