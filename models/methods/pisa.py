@@ -1,6 +1,6 @@
 """PISA: Cao et al., "Prime Sample Attention in Object Detection".
 
-Faster R-CNN, Mask R-CNN and RetinaNet whose losses weigh examples by how much they matter to the detections: positives
+Faster R-CNN, Mask R-CNN, RetinaNet and SSD whose losses weigh examples by how much they matter to the detections: positives
 by how well they overlap their object among its others (ISR-P), negatives by their score among their neighbours (ISR-N),
 and the box loss by the score (CARL).
 
@@ -16,11 +16,12 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...ops.overlaps import elementwise_iou
 from ..backbones.resnet import ResNet
-from ..dense.anchor_targets import anchor_targets
+from ..coders import BoxCoder
+from ..dense.anchor_targets import AnchorTargets, anchor_targets
 from ..dense.head import all_by_prior, feature_sizes
 from ..detectors.single_stage import SingleStageDetector
 from ..detectors.two_stage import TwoStageDetector
@@ -37,6 +38,7 @@ from .faster_rcnn import faster_rcnn
 from .mask_rcnn import mask_rcnn
 from .retinanet import RetinaHead
 from .rpn import RPNHead
+from .ssd import SSD300, Layout, SSDHead, hard_negative_loss, ssd
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,34 @@ def numbered(matched: Sequence[Tensor], targets: Sequence[Targets]) -> Tensor:
     return torch.cat(parts)
 
 
+def prime_anchors(
+    coder: BoxCoder,
+    box_loss: SmoothL1Loss,
+    anchors: Tensor,
+    wanted: AnchorTargets,
+    codes: Tensor,
+    class_losses: Tensor,
+    scores: Tensor,
+    targets: Sequence[Targets],
+) -> tuple[Tensor, Tensor]:
+    """(B, P) classification weights, positives by their importance, and the sum of the classification-aware box losses.
+
+    anchors: (P, 4). codes: (B, P, 4). class_losses and scores: (Q,) of the positives, the scores those of their class.
+    """
+    positive = wanted.positive
+    pred, goal = codes[positive], wanted.codes[positive]
+    weights = wanted.label_weights.clone()
+    with torch.no_grad():
+        priors = anchors.expand(len(codes), -1, -1)[positive]
+        weights[positive] = positive_importance(
+            elementwise_iou(coder.decode(priors, pred), coder.decode(priors, goal)),
+            numbered([own[mask] for own, mask in zip(wanted.matched, positive, strict=True)], targets),
+            wanted.labels[positive],
+            class_losses,
+        )
+    return weights, classification_aware(box_loss.each(pred, goal), scores)
+
+
 class PISARetinaHead(RetinaHead):
     """RetinaNet's head whose losses weigh positives by their importance."""
 
@@ -162,26 +192,37 @@ class PISARetinaHead(RetinaHead):
             box_loss=self.loss_bbox,
         )
         logits, codes = all_by_prior(outputs[0], self.num_classes), all_by_prior(outputs[1], 4)
-        positive, weights = wanted.positive, wanted.label_weights
-        own_logits, own_labels = logits[positive], wanted.labels[positive]
-        pred, goal = codes[positive], wanted.codes[positive]
-        with torch.no_grad():
-            priors = anchors.expand(len(codes), -1, -1)[positive]
-            weights[positive] = positive_importance(
-                elementwise_iou(self.coder.decode(priors, pred), self.coder.decode(priors, goal)),
-                numbered([own[mask] for own, mask in zip(wanted.matched, positive, strict=True)], targets),
-                own_labels,
-                self.loss_cls.each(own_logits, own_labels).sum(dim=1),
-            )
+        own_logits, own_labels = logits[wanted.positive], wanted.labels[wanted.positive]
         scores = own_logits.sigmoid().gather(1, own_labels[:, None])[:, 0]
-        carl = classification_aware(self.loss_bbox.each(pred, goal), scores)
+        own_losses = self.loss_cls.each(own_logits, own_labels).sum(dim=1)
+        weights, carl = prime_anchors(self.coder, self.loss_bbox, anchors, wanted, codes, own_losses, scores, targets)
         return {
             "loss_cls": self.loss_cls(
                 logits.flatten(0, 1), wanted.labels.flatten(), weights.flatten(), wanted.positives
             ),
-            "loss_bbox": self.loss_bbox(pred, goal, None, wanted.positives),
+            "loss_bbox": self.loss_bbox(codes[wanted.positive], wanted.codes[wanted.positive], None, wanted.positives),
             "loss_carl": carl / wanted.positives,
         }
+
+
+class PISASSDHead(SSDHead):
+    """SSD's head whose losses weigh positives by their importance."""
+
+    def loss(
+        self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        logits, codes = all_by_prior(outputs[0], self.num_classes + 1), all_by_prior(outputs[1], 4)
+        anchors, wanted = self.targets(outputs, images, targets)
+        own_logits, own_labels = logits[wanted.positive], wanted.labels[wanted.positive]
+        scores = own_logits.softmax(dim=1).gather(1, own_labels[:, None])[:, 0]
+        each = F.cross_entropy(logits.flatten(0, 1), wanted.labels.flatten(), reduction="none")
+        each = each.view_as(wanted.labels)
+        weights, carl = prime_anchors(
+            self.coder, self.loss_bbox, anchors, wanted, codes, each[wanted.positive].detach(), scores, targets
+        )
+        loss_cls = hard_negative_loss(each * weights, wanted, self.negative_ratio)
+        loss_bbox = self.loss_bbox(codes[wanted.positive], wanted.codes[wanted.positive], None, wanted.positives)
+        return {"loss_cls": loss_cls / wanted.positives, "loss_bbox": loss_bbox, "loss_carl": carl / wanted.positives}
 
 
 first_stage = partial(
@@ -223,3 +264,8 @@ def pisa_retinanet(num_classes: int, *, backbone: Callable[[], ResNet]) -> Singl
         bbox_head=PISARetinaHead(num_classes=num_classes, box_loss=SmoothL1Loss(beta=0.11)),
         test=DenseTest(),
     )
+
+
+def pisa_ssd(num_classes: int, *, backbone: Callable[[], nn.Module], layout: Layout = SSD300) -> SingleStageDetector:
+    """PISA SSD on a backbone with two outputs; ``layout`` is that of the input size."""
+    return ssd(num_classes, backbone=backbone, layout=layout, head=PISASSDHead)
