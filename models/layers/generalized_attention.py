@@ -98,6 +98,11 @@ class GeneralizedAttention(nn.Module):
             along_x = self.positions(width, key_width, self.appr_geom_fc_x)
             along_y = self.positions(height, key_height, self.appr_geom_fc_y)
             by_column = torch.einsum("bmyxd,mxkd->bmyxk", asked, along_x)
+            if not self.position_only:
+                # The published models of this kind (GRoIE) ask for rows with the query of the mirrored pixel.
+                if height != width:
+                    raise ValueError(f"GeneralizedAttention: terms 01x0 need square maps, found {(height, width)}")
+                asked = asked.transpose(2, 3)
             by_row = torch.einsum("bmyxd,mykd->bmyxk", asked, along_y)
             energy = energy + (by_row[..., :, None] + by_column[..., None, :]).flatten(4).flatten(2, 3)
         return energy

@@ -32,7 +32,9 @@ class WidenedRegions(nn.Module):
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
         centre, half = box_centres(rois[:, 1:]), box_sizes(rois[:, 1:]) * self.factor / 2
         widened = torch.cat((rois[:, :1], centre - half, centre + half), dim=1)
-        return torch.stack((self.extractor(features, rois), self.extractor(features, widened)))
+        # The larger region is read from the level of the original one.
+        level = self.extractor.levels(rois)
+        return torch.stack([self.extractor.pool(features, r, level) for r in (rois, widened)])
 
 
 class WideningBlock(nn.Module):

@@ -52,7 +52,14 @@ class RoIExtractor(nn.Module):
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
         if len(self.roi_layers) == 1:
             return self.roi_layers[0](features[0], rois)
-        level = pyramid_levels(rois, len(self.roi_layers), self.finest_scale)
+        return self.pool(features, rois, self.levels(rois))
+
+    def levels(self, rois: Tensor) -> Tensor:
+        """(R,) level from which each of (R, 5) regions is read."""
+        return pyramid_levels(rois, len(self.roi_layers), self.finest_scale)
+
+    def pool(self, features: Sequence[Tensor], rois: Tensor, level: Tensor) -> Tensor:
+        """(R, 5) regions, each from its (R,) level, to (R, C, S, S)."""
         pooled, order = [], []
         for number, layer in enumerate(self.roi_layers):
             index = (level == number).nonzero()[:, 0]
