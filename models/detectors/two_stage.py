@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..settings import ProposalSettings, RoITest
 from ..structures import Detections, ImageBatch, Proposals, Targets
-from .base import Detector, full_precision
+from .base import Detector
 
 
 class ProposalHead(Protocol):
@@ -17,7 +17,9 @@ class ProposalHead(Protocol):
 
     test_proposals: ProposalSettings
 
-    def __call__(self, features: Sequence[Tensor]) -> tuple[list[Tensor], ...]: ...
+    def outputs(self, features: Sequence[Tensor], images: ImageBatch) -> tuple[list[Tensor], ...]:
+        """Raw outputs, in float32: for each kind of output one list with a tensor a level."""
+        ...
 
     def loss(
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
@@ -76,10 +78,19 @@ class TwoStageDetector(Detector):
     def forward(
         self, images: ImageBatch, targets: Sequence[Targets], proposals: Sequence[Tensor] | None = None
     ) -> dict[str, Tensor]:
-        features = self.features(images)
+        return self.losses(self.features(images), images, targets, proposals)
+
+    def losses(
+        self,
+        features: Sequence[Tensor],
+        images: ImageBatch,
+        targets: Sequence[Targets],
+        proposals: Sequence[Tensor] | None,
+    ) -> dict[str, Tensor]:
+        """Loss terms of both stages on the features of a batch."""
         losses: dict[str, Tensor] = {}
         if self.rpn_head is not None:
-            outputs = full_precision(self.rpn_head(features))
+            outputs = self.rpn_head.outputs(features, images)
             losses.update(self.rpn_head.loss(outputs, images, targets))
             proposals = [p.boxes for p in self.rpn_head.propose(outputs, images)]
         elif proposals is None:
@@ -90,7 +101,7 @@ class TwoStageDetector(Detector):
     def predict(self, images: ImageBatch, proposals: Sequence[Tensor] | None = None) -> list[Detections]:
         features = self.features(images)
         if self.rpn_head is not None:
-            proposals = [p.boxes for p in self.rpn_head.propose(full_precision(self.rpn_head(features)), images)]
+            proposals = [p.boxes for p in self.rpn_head.propose(self.rpn_head.outputs(features, images), images)]
         elif proposals is None:
             raise ValueError("this detector has no proposal head: pass proposals=[(P, 4) boxes of each image]")
         return self.roi_head.predict(features, proposals, images, self.test)

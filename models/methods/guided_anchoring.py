@@ -26,6 +26,7 @@ from ..dense.anchor_targets import Assign, anchor_losses, batch_targets
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.postprocess import dense_detections
 from ..dense.towers import tower
+from ..detectors.base import full_precision
 from ..detectors.single_stage import SingleStageDetector
 from ..detectors.two_stage import TwoStageDetector
 from ..layers.deform import FeatureAdaption
@@ -210,6 +211,10 @@ class GARPNHead(DenseHead):
             logits.append(self.conv_cls(x, mask))
             codes.append(self.conv_reg(x, mask))
         return logits, codes, shapes, locations
+
+    def outputs(self, features: Sequence[Tensor], images: ImageBatch) -> tuple[list[Tensor], ...]:
+        """Raw outputs, in float32."""
+        return full_precision(self(features))
 
     def loss(
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]

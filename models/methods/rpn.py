@@ -106,6 +106,10 @@ class RPNHead(DenseHead):
         hidden = [F.relu(self.rpn_conv(x)) for x in features]
         return [self.rpn_cls(x) for x in hidden], [self.rpn_reg(x) for x in hidden]
 
+    def outputs(self, features: Sequence[Tensor], images: ImageBatch) -> tuple[list[Tensor], ...]:
+        """Raw outputs, in float32."""
+        return full_precision(self(features))
+
     def loss(
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
     ) -> dict[str, Tensor]:
@@ -161,7 +165,7 @@ class RPN(Detector):
 
     def outputs(self, images: ImageBatch) -> tuple[list[Tensor], ...]:
         """The head's raw outputs, in float32."""
-        return full_precision(self.rpn_head(self.neck(self.backbone(images.pixels))))
+        return self.rpn_head.outputs(self.neck(self.backbone(images.pixels)), images)
 
     def forward(self, images: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
         return self.rpn_head.loss(self.outputs(images), images, targets)
