@@ -61,7 +61,7 @@ class TwoStageDetector(Detector):
         *,
         backbone: nn.Module,
         neck: nn.Module | None,
-        rpn_head: nn.Module | None,
+        rpn_head: ProposalHead | None,
         roi_head: RoIHead,
         test: RoITest | None = None,
     ) -> None:

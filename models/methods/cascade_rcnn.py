@@ -12,7 +12,7 @@ from torch import nn
 
 from ..backbones.resnet import ResNet
 from ..coders import BoxCoder, DeltaCoder
-from ..detectors.two_stage import TwoStageDetector
+from ..detectors.two_stage import ProposalHead, TwoStageDetector
 from ..losses import SmoothL1Loss
 from ..necks.fpn import FPN
 from ..roi.box_head import BoxHead
@@ -52,7 +52,7 @@ def cascade_rcnn(
     *,
     backbone: Callable[[], ResNet],
     neck: Callable[[tuple[int, ...]], nn.Module] = FPN,
-    rpn_head: Callable[[], nn.Module] = first_stage,
+    rpn_head: Callable[[], ProposalHead] = first_stage,
     bbox_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 7),
     bbox_head: Callable[..., BoxHead] = BoxHead,
     coder: Callable[..., BoxCoder] = DeltaCoder,
@@ -82,7 +82,7 @@ def cascade_mask_rcnn(
     *,
     backbone: Callable[[], ResNet],
     neck: Callable[[tuple[int, ...]], nn.Module] = FPN,
-    rpn_head: Callable[[], nn.Module] = first_stage,
+    rpn_head: Callable[[], ProposalHead] = first_stage,
     bbox_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 7),
     bbox_head: Callable[..., BoxHead] = BoxHead,
     coder: Callable[..., BoxCoder] = DeltaCoder,

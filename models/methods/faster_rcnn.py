@@ -10,7 +10,7 @@ from functools import partial
 from torch import nn
 
 from ..backbones.resnet import ResNet
-from ..detectors.two_stage import TwoStageDetector
+from ..detectors.two_stage import ProposalHead, TwoStageDetector
 from ..necks.fpn import FPN
 from ..priors import anchor_grid
 from ..roi.box_head import BoxHead, RegionHead
@@ -25,7 +25,7 @@ def faster_rcnn(
     *,
     backbone: Callable[[], ResNet],
     neck: Callable[[tuple[int, ...]], nn.Module] = FPN,
-    rpn_head: Callable[[], nn.Module] = RPNHead,
+    rpn_head: Callable[[], ProposalHead] = RPNHead,
     bbox_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 7),
     bbox_head: Callable[..., RegionHead] = BoxHead,
     roi_head: Callable[..., StandardRoIHead] = StandardRoIHead,

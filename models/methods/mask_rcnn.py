@@ -9,7 +9,7 @@ from torch import nn
 
 from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
-from ..detectors.two_stage import TwoStageDetector
+from ..detectors.two_stage import ProposalHead, TwoStageDetector
 from ..necks.fpn import FPN
 from ..roi.box_head import BoxHead
 from ..roi.extractor import roi_align_extractor
@@ -24,7 +24,7 @@ def mask_rcnn(
     *,
     backbone: Callable[[], ResNet],
     neck: Callable[[tuple[int, ...]], nn.Module] = FPN,
-    rpn_head: Callable[[], nn.Module] = RPNHead,
+    rpn_head: Callable[[], ProposalHead] = RPNHead,
     bbox_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 7),
     bbox_head: Callable[..., BoxHead] = BoxHead,
     mask_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 14),
