@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..fiftyone.converting import from_fiftyone, to_fiftyone
     from .base import DetectionDataset, ImageInfo
     from .cityscapes import Cityscapes
     from .coco import Coco
@@ -42,9 +43,12 @@ _HOMES = {
     "Voc": "voc",
     "WiderFace": "wider_face",
     "concat": "combining",
+    # FiftyOne is imported by these alone.
+    "from_fiftyone": ".fiftyone.converting",
     "repeat": "combining",
     "split": "combining",
     "subset": "combining",
+    "to_fiftyone": ".fiftyone.converting",
 }
 
 __all__ = [
@@ -67,9 +71,11 @@ __all__ = [
     "Voc",
     "WiderFace",
     "concat",
+    "from_fiftyone",
     "repeat",
     "split",
     "subset",
+    "to_fiftyone",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,12 @@ def collect(
     workers: int,
     fabric: Fabric,
     protocol: str | None = None,
+    keep: Callable[[Sequence[Any], list[Detections]], None] | None = None,
 ) -> Evaluator:
-    """The evaluator with a detector's detections: each process looks at its share of the images, the first gets all."""
+    """The evaluator with a detector's detections: each process looks at its share of the images, the first gets all.
+
+    keep: is also given the image ids and detections of every batch, for those who want more than the scores.
+    """
     loader = Loader(
         dataset,
         batch_size=batch_size,
@@ -153,6 +158,8 @@ def collect(
             if evaluator is None:
                 evaluator = evaluator_for_model(dataset, model, found[0].masks is not None, protocol)
             evaluator.update(batch.image_ids, found)
+            if keep is not None:
+                keep(batch.image_ids, found)
             progress.show(done, "scoring", {})
     model.train(training)
     if fabric.world_size > 1:

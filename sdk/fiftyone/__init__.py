@@ -1,0 +1,1 @@
+"""Looking at datasets and predictions in FiftyOne; nothing here imports FiftyOne before it is used."""
