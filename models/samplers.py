@@ -119,3 +119,30 @@ class BalancedSampler:
             interval = ((assignment.overlaps[negative] + 1) / width).floor()
             negative = evenly_drawn(negative, interval, most // self.bins, most).sort().values
         return positive, negative
+
+
+@dataclass
+class OHEMSampler:
+    """The priors of the highest loss (Shrivastava et al., "Training Region-based Object Detectors with Online Hard
+    Example Mining", section 4): at most ``num``, of which at most ``pos_fraction`` are positive.
+
+    neg_pos_ub and add_ground_truth: as of ``RandomSampler``.
+    """
+
+    num: int = 512
+    pos_fraction: float = 0.25
+    neg_pos_ub: float = -1
+    add_ground_truth: bool = True
+
+    def __call__(self, assignment: Assignment, losses: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices of the chosen positives and negatives, the worst first, by the (P,) losses of all priors."""
+        positive = hardest(assignment.positive.nonzero()[:, 0], losses, int(self.num * self.pos_fraction))
+        most = self.num - len(positive)
+        if self.neg_pos_ub >= 0:
+            most = min(most, int(self.neg_pos_ub * max(1, len(positive))))
+        return positive, hardest(assignment.negative.nonzero()[:, 0], losses, most)
+
+
+def hardest(candidates: Tensor, losses: Tensor, count: int) -> Tensor:
+    """At most ``count`` of (N,) indices into (P,) losses: those of the highest, in falling order."""
+    return candidates[losses[candidates].topk(min(count, len(candidates))).indices]

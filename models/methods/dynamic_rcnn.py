@@ -53,7 +53,9 @@ class DynamicRoIHead(StandardRoIHead):
         self.overlaps: list[Tensor] = []
         self.codes: list[Tensor] = []
 
-    def sample(self, proposals: Sequence[Tensor], targets: Sequence[Targets]) -> list[SampledRegions]:
+    def sample(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets]
+    ) -> list[SampledRegions]:
         """The regions that are trained on, by the threshold of the last steps, whose statistics are noted."""
         if len(self.overlaps) == self.interval:
             self.adapt()

@@ -29,7 +29,7 @@ from ..losses import FocalLoss, SmoothL1Loss
 from ..losses.importance import classification_aware, kept_sum, negative_importance, positive_importance
 from ..necks.fpn import FPN
 from ..roi.box_head import BoxHead, by_class, region_labels
-from ..roi.rois import SampledRegions, assign_regions, to_rois
+from ..roi.rois import SampledRegions, assign_regions, image_rois, to_rois
 from ..roi.standard import StandardRoIHead
 from ..samplers import random_choice
 from ..settings import DenseTest, ProposalSettings
@@ -88,8 +88,7 @@ class PISARoIHead(StandardRoIHead):
         positive, drawn = self.sampler(candidates.assignment)
         negative = candidates.assignment.negative.nonzero()[:, 0]
         boxes = candidates.boxes[negative]
-        rois = torch.cat((boxes.new_full((len(boxes), 1), image), boxes), dim=1)
-        logits, codes = self.boxes_forward(features, rois)
+        logits, codes = self.boxes_forward(features, image_rois(boxes, image))
         scores, labels = self.bbox_head.scores(logits).max(dim=1)
         losses = F.cross_entropy(logits, torch.full_like(labels, self.num_classes), reduction="none")
         refined = self.bbox_head.refine(boxes, labels, codes)

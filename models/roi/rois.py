@@ -18,9 +18,14 @@ from ..structures import Targets
 Assign = Callable[[Tensor, Tensor, Tensor | None], Assignment]
 
 
+def image_rois(boxes: Tensor, image: int) -> Tensor:
+    """(N, 4) boxes of one image to (N, 5): image number, x1, y1, x2, y2."""
+    return torch.cat((boxes.new_full((len(boxes), 1), image), boxes), dim=1)
+
+
 def to_rois(boxes: Sequence[Tensor]) -> Tensor:
     """(N, 4) boxes of each image to (R, 5): image number, x1, y1, x2, y2."""
-    return torch.cat([torch.cat((b.new_full((len(b), 1), i), b[:, :4]), dim=1) for i, b in enumerate(boxes)])
+    return torch.cat([image_rois(own, image) for image, own in enumerate(boxes)])
 
 
 @dataclass(frozen=True)

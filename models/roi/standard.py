@@ -65,7 +65,9 @@ class StandardRoIHead(RoIHead):
             raise ValueError("this RoI head has no mask branch")
         return self.mask_head(self.mask_roi_extractor(features, rois))
 
-    def sample(self, proposals: Sequence[Tensor], targets: Sequence[Targets]) -> list[SampledRegions]:
+    def sample(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets]
+    ) -> list[SampledRegions]:
         """The regions that are trained on, image by image."""
         return sample_batch(proposals, targets, self.assigner, self.sampler)
 
@@ -76,7 +78,7 @@ class StandardRoIHead(RoIHead):
         images: ImageBatch,
         targets: Sequence[Targets],
     ) -> dict[str, Tensor]:
-        regions = self.sample(proposals, targets)
+        regions = self.sample(features, proposals, targets)
         logits, codes = self.boxes_forward(features, to_rois([r.boxes for r in regions]))
         losses = self.bbox_head.loss(logits, codes, regions)
         if self.mask_head is not None:

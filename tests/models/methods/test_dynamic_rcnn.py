@@ -22,9 +22,9 @@ def test_threshold_and_beta_follow_the_statistics():
     # Overlaps with the object: 0.9, 0.8 and 0.6; the object itself counts as a proposal of overlap 1.
     proposals = torch.tensor([[0.0, 0.0, 90.0, 100.0], [0.0, 0.0, 80.0, 100.0], [0.0, 0.0, 60.0, 100.0]])
     for _ in range(2):
-        head.sample([proposals], [target])
+        head.sample([], [proposals], [target])
         assert head.assigner.positive == 0.5
-    head.sample([proposals], [target])
+    head.sample([], [proposals], [target])
     # The third largest of 1, 0.9, 0.8, 0.6.
     assert head.assigner.positive == pytest.approx(0.8)
     assert head.assigner.negative == pytest.approx(0.8)
@@ -42,6 +42,6 @@ def test_images_without_objects():
     before = head.bbox_head.box_loss
     empty = Targets(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
     for proposals in (torch.rand(5, 4), torch.zeros(0, 4)):
-        head.sample([proposals], [empty])
+        head.sample([], [proposals], [empty])
     assert head.assigner.positive == 0.4
     assert head.bbox_head.box_loss is before
