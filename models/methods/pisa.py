@@ -1,8 +1,8 @@
 """PISA: Cao et al., "Prime Sample Attention in Object Detection".
 
-Faster R-CNN, Mask R-CNN, RetinaNet and SSD whose losses weigh examples by how much they matter to the detections: positives
-by how well they overlap their object among its others (ISR-P), negatives by their score among their neighbours (ISR-N),
-and the box loss by the score (CARL).
+Faster R-CNN, Mask R-CNN, RetinaNet and SSD whose losses weigh examples by how much they matter to the detections:
+positives by how well they overlap their object among its others (ISR-P), negatives by their score among their
+neighbours (ISR-N), and the box loss by the score (CARL).
 
 Shape letters: B images, P anchors or proposals of one image, R regions of all images, Q positives of all images,
 N negatives of one image, K classes.
