@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from .checkpoint import load, require_fitting
 from .evaluate import scored_split
-from .models.structures import Detections
-from .predict import detect
-from .reporting import Progress, save_image, say
+from .fiftyone.converting import GROUND_TRUTH, to_fiftyone
+from .fiftyone.predictions import add_predictions, predictions_of, source_of
+from .fiftyone.starting import start
+from .reporting import say
 
 
 def explore(
@@ -22,93 +18,90 @@ def explore(
     what: Any = None,
     *,
     split: str | None = None,
+    protocol: str | None = None,
     name: str | None = None,
+    batch_size: int = 1,
+    workers: int | None = None,
+    device: str | None = None,
     address: str = "127.0.0.1",
     port: int = 5151,
     launch: bool = True,
+    wait: bool = False,
 ) -> Any:
-    """Opens the FiftyOne App on a dataset and what a detector finds in it.
+    """Opens the FiftyOne App on a dataset and what detectors find in it.
 
-    Each object is marked: ``eval`` is ``tp``, ``fp`` or ``fn`` at IoU 0.5, by FiftyOne's COCO-style matching.
+    Every object is marked by the official matching: a detection's ``eval`` is ``tp``, ``fp`` or ``ignored``, a ground
+    truth's ``tp``, ``fn`` or ``ignored``. ``eval_error`` says what is wrong with a false detection, ``eval_mistake``
+    which annotations are probably wrong. The Model Evaluation panel shows the official figures; the saved views lead to
+    the worst images, confident false positives, missed objects, localization errors, class confusions, duplicates ...
+
+    The same dataset opens at once the next time, with its tags; so do the predictions of the same weights or file.
 
     Args:
         dataset: a DetectionDataset; where it carries splits, ``val`` is shown, or ``split``.
-        what: a Run or its folder, a detector, a weights file, a name of the zoo; none shows the ground truth alone.
-        name: of the FiftyOne dataset, which is then kept; an unnamed one lasts as long as this process.
+        what: a Run or its folder, a detector, a weights file, a name of the zoo, a COCO results file, or the Detections
+            of all images; none shows the ground truth alone. A mapping from names to these compares several: each is a
+            field of that name.
+        protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own.
+        name: of the FiftyOne dataset.
+        batch_size, workers, device: as in ``sdk.evaluate``.
         address, port: where the App listens; nobody else's machine can reach the default.
         launch: without it the FiftyOne dataset is returned instead of the App's session.
+        wait: return only when the App is closed.
 
     Raises:
-        ClassMismatch: when the detector's classes are not the dataset's.
+        ClassMismatch: when a detector's classes are not the dataset's.
         ImportError: when FiftyOne is not installed.
+        SdkError: when its database cannot be reached, or a name is no field name.
     """
-    os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
-    try:
-        import fiftyone as fo
-    except ImportError as error:
-        raise ImportError("sdk.explore needs FiftyOne: pip install 'detection-sdk[fiftyone]'") from error
-
+    fo = start()
     shown = scored_split(dataset, split)
-    trained = None if what is None else load(what)
-    if trained is not None:
-        require_fitting(trained, shown.classes)
-    made = fo.Dataset(name, persistent=name is not None)
-    made.default_classes = list(shown.classes)
-    media = None
-    progress = Progress(len(shown), 1)
-    for index in range(len(shown)):
-        sample = shown[index]
-        path = sample.path
-        if path is None:
-            if media is None:
-                media = Path(tempfile.mkdtemp(prefix="sdk-explore-"))
-                say(f"the dataset has no image files; its images are written to {media}")
-            path = media / f"{index:06d}.png"
-            save_image(path, sample.image)
-        height, width = sample.size
-        entry = fo.Sample(filepath=str(path), image_id=str(sample.image_id))
-        entry.metadata = fo.ImageMetadata(width=width, height=height, num_channels=3)
-        masks = None if sample.masks is None else sample.masks.decode()
-        entry["ground_truth"] = as_labels(fo, shown.classes, sample.size, sample.boxes, sample.labels, masks)
-        for label, ignored in zip(entry["ground_truth"].detections, sample.ignore.tolist()):
-            label["iscrowd"] = ignored
-        if trained is not None:
-            entry["predictions"] = as_predictions(fo, shown.classes, sample.size, detect(trained, [sample.image])[0])
-        made.add_sample(entry)
-        progress.show(index + 1, "preparing", {})
-    if trained is not None:
-        made.evaluate_detections("predictions", gt_field="ground_truth", eval_key="eval", method="coco", iou=0.5)
-        made.save_view("false positives", made.filter_labels("predictions", fo.ViewField("eval") == "fp"))
-        made.save_view("missed", made.filter_labels("ground_truth", fo.ViewField("eval") == "fn"))
-    return fo.launch_app(made, address=address, port=port) if launch else made
+    made = to_fiftyone(shown, name)
+    from .fiftyone.views import save_views
+
+    save_views(made)
+    models = what if isinstance(what, Mapping) else {} if what is None else {"predictions": what}
+    for field, one in models.items():
+        _add_model(made, shown, field_name(field), one, protocol, batch_size, workers, device)
+    if not launch:
+        return made
+    session = fo.launch_app(made, address=address, port=port)
+    if wait:
+        session.wait()
+    return session
 
 
-def as_predictions(fo: Any, classes: Sequence[str], size: tuple[int, int], found: Detections) -> Any:
-    """Detections as FiftyOne labels with scores."""
-    masks = None if found.masks is None else found.masks.numpy()
-    labels = as_labels(fo, classes, size, found.boxes.numpy(), found.labels.numpy(), masks)
-    for label, score in zip(labels.detections, found.scores.tolist()):
-        label.confidence = score
-    return labels
+def field_name(name: str) -> str:
+    """The name of a model as that of a FiftyOne field; ``ground_truth`` is taken."""
+    plain = re.sub(r"\W+", "_", name).strip("_").lower() or "predictions"
+    return f"{plain}_predictions" if plain[0].isdigit() or plain == GROUND_TRUTH else plain
 
 
-def as_labels(
-    fo: Any,
-    classes: Sequence[str],
-    size: tuple[int, int],
-    boxes: np.ndarray,
-    labels: np.ndarray,
-    masks: np.ndarray | None,
-) -> Any:
-    """Objects as FiftyOne labels: (N, 4) xyxy boxes relative to (H, W), (N, H, W) masks cut to their boxes."""
-    height, width = size
-    made = []
-    for i, (box, label) in enumerate(zip(boxes, labels)):
-        x1, y1, x2, y2 = (float(value) for value in box)
-        mask = None
-        if masks is not None:
-            left, top = max(0, int(x1)), max(0, int(y1))
-            mask = masks[i, top : max(top + 1, round(y2)), left : max(left + 1, round(x2))].astype(bool)
-        relative = [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height]
-        made.append(fo.Detection(label=classes[int(label)], bounding_box=relative, mask=mask))
-    return fo.Detections(detections=made)
+def _add_model(made: Any, shown: Any, field: str, what: Any, protocol: str | None, *settings: Any) -> None:
+    """Predicts, scores and marks; only what is not there yet."""
+    from .fiftyone.evaluation import ProtocolEvaluationConfig, register
+    from .fiftyone.views import save_views
+
+    register()
+    eval_key = "eval" if field == "predictions" else f"eval_{field}"
+    source = source_of(what)
+    known = made.info.get("sources", {})
+    if source is not None and known.get(field) == [source, protocol] and eval_key in made.list_evaluations():
+        say(f"{field}: already there")
+        return
+    batch_size, workers, device = settings
+    found = predictions_of(shown, what, protocol=protocol, batch_size=batch_size, workers=workers, device=device)
+    add_predictions(made, shown, found, field)
+    results = made.evaluate_detections(
+        field,
+        gt_field=GROUND_TRUTH,
+        eval_key=eval_key,
+        method=ProtocolEvaluationConfig,
+        protocol=protocol or made.info["protocol"],
+        evaluator=found.evaluator,
+    )
+    save_views(made, prediction=field, eval_key=eval_key)
+    made.info["sources"] = {**known, field: [source, protocol]}
+    made.save()
+    main, figure = next(iter(results.figures.items()))
+    say(f"{field}: {results.protocol}: {main} {'none' if figure is None else f'{figure:.4f}'}")

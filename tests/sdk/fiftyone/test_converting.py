@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from sdk.datasets import Shapes, from_fiftyone, to_fiftyone
 from sdk.datasets.index import NO_SEGMENT, columns_of
 from sdk.datasets.masks import decode
+
 from sdk.errors import SdkError
 
 pytestmark = pytest.mark.fiftyone

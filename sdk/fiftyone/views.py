@@ -1,0 +1,76 @@
+"""The views that show where a detector fails, saved with the FiftyOne dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .converting import GROUND_TRUTH
+from .evaluation import ProtocolResults
+
+SURE = 0.5
+"""Score from which a false detection counts as a confident one."""
+
+
+def save_views(made: Any, *, prediction: str | None = None, eval_key: str | None = None) -> list[str]:
+    """Saves the views of the ground truth, or of an evaluated field of predictions; gives their names.
+
+    Views of several models stand side by side: their names end in the field's. Older ones are replaced.
+    """
+    from fiftyone import ViewField as F
+
+    views: dict[str, tuple[Any, str]] = {}
+    objects = f"{GROUND_TRUTH}.detections"
+    if prediction is None:
+        small = made.filter_labels(GROUND_TRUTH, F("object_size") == "small")
+        views["small objects"] = (small, "ground truths of less than 32 x 32 pixels")
+        empty = made.match(F(objects).length() == 0)
+        views["images without objects"] = (empty, "nothing is annotated; what is found there is false")
+        ignored = made.filter_labels(GROUND_TRUTH, F("ignore") | F("iscrowd"))
+        views["ignored objects"] = (ignored, "crowd, difficult or invalid: neither found nor missed")
+    else:
+
+        def found(condition: Any) -> Any:
+            return made.filter_labels(prediction, condition).sort_by(
+                F(f"{prediction}.detections.confidence").max(), reverse=True
+            )
+
+        def missed(condition: Any) -> Any:
+            return made.filter_labels(GROUND_TRUTH, condition)
+
+        error, mark, mistake = F(f"{eval_key}_error"), F(eval_key), F(f"{eval_key}_mistake")
+        worst = made.match(F(f"{eval_key}_mistakes") > 0).sort_by(f"{eval_key}_mistakes", reverse=True)
+        views = {
+            "worst images": (worst, "most missed objects and most confident false detections first"),
+            "confident false positives": (
+                found((mark == "fp") & (F("confidence") >= SURE)),
+                f"false detections with a score of {SURE} or more",
+            ),
+            "missed objects": (missed(mark == "fn"), "ground truths that no detection matches"),
+            "missed small objects": (
+                missed((mark == "fn") & (F("object_size") == "small")),
+                "missed ground truths of less than 32 x 32 pixels",
+            ),
+            "localization errors": (found(error == "localization"), "the right class, IoU between 0.1 and 0.5"),
+            "class confusions": (found(error == "classification"), "on an object of another class"),
+            "duplicates": (found(error == "duplicate"), "on an object that a better detection has"),
+            "background": (found(error == "background"), "where nothing is annotated"),
+            "likely wrong labels": (missed(mistake == "label"), "the detector is sure of another class"),
+            "likely wrong boxes": (missed(mistake == "location"), "the detector is sure of another box"),
+            "likely spurious objects": (
+                missed((mistake == "spurious") & (F(f"{eval_key}_mistakenness") >= SURE)),
+                "annotated, and the detector sees nothing there though it finds most others of the class",
+            ),
+            "likely missing annotations": (
+                found(F(f"{eval_key}_missing") >= SURE),
+                "the detector is sure of an object, and nothing is annotated",
+            ),
+        }
+        results = made.load_evaluation_results(eval_key)
+        if isinstance(results, ProtocolResults) and results.errors is None:
+            # Protocols without the full matching say who was found, not why the others were not.
+            about_marks = ("worst images", "confident false positives", "missed objects", "missed small objects")
+            views = {name: views[name] for name in about_marks}
+    suffix = "" if prediction is None or prediction == "predictions" else f" ({prediction})"
+    for name, (view, description) in views.items():
+        made.save_view(name + suffix, view, description=description, overwrite=True)
+    return [name + suffix for name in views]
