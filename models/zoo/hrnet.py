@@ -17,7 +17,7 @@ from . import htc as htc_rows
 from .common import BGR_MEAN, BGR_STD, COCO, TWENTY_EPOCHS, TWO_X, Body, row
 
 MASKS = replace(COCO, needs_masks=True)
-FCOS_1X = replace(fcos_rows.BASE, images_per_device=4)
+FCOS_1X = replace(fcos_rows.BASE, images_per_device=4, devices=4)
 FCOS_2X = replace(FCOS_1X, schedule=fcos_rows.LONG.schedule)
 FCOS_MULTI_SCALE = replace(FCOS_2X, train_transforms=fcos_rows.LONG.train_transforms)
 

@@ -18,10 +18,9 @@ def zoo(shared):
 def published_keys(shared, name):
     """Name and shape of every entry of the published state dict."""
     folder = shared / "parity"
-    file = folder / "keys" / f"{name}.json.gz"
-    if not file.exists():
-        name = json.loads((folder / "same_keys.json").read_text())[name]
-        file = folder / "keys" / f"{name}.json.gz"
+    same = json.loads((folder / "same_keys.json").read_text())
+    while not (file := folder / "keys" / f"{name}.json.gz").exists():
+        name = same[name]
     return {key: tuple(shape) for key, shape, *_ in json.loads(gzip.decompress(file.read_bytes()))}
 
 
