@@ -9,7 +9,7 @@ from sdk.models.backbones.resnet import ResNet
 from sdk.models.detectors.set_prediction import SetDetector, SetOutputs
 from sdk.models.methods.detr import DETRHead, detr
 from sdk.models.structures import ImageBatch, Targets
-from sdk.models.weights.detr import rename
+from sdk.models.weights.layouts import to_current
 from torchvision.ops import generalized_box_iou
 
 SMALL = partial(ResNet, 18, out_stages=(3,), base_channels=8)
@@ -94,7 +94,7 @@ def test_older_files_load_through_the_rename_table(model: SetDetector, tmp_path)
     torch.save({"state_dict": older}, tmp_path / "older.pth")
     loaded = torch.load(tmp_path / "older.pth", weights_only=True)["state_dict"]
     fresh = detr(3, backbone=SMALL, queries=5, layers=2)
-    fresh.load_state_dict(rename(loaded), strict=True)
+    fresh.load_state_dict(to_current(loaded, fresh.state_dict()), strict=True)
     for key, value in fresh.state_dict().items():
         assert torch.equal(value, model.state_dict()[key])
-    assert rename(fresh.state_dict()).keys() == fresh.state_dict().keys()
+    assert to_current(fresh.state_dict(), fresh.state_dict()).keys() == fresh.state_dict().keys()
