@@ -37,7 +37,7 @@ from ..settings import ProposalSettings, RoITest
 from ..structures import ImageBatch, Proposals, Targets
 from .fast_rcnn import fast_rcnn
 from .faster_rcnn import faster_rcnn
-from .rpn import RPN, as_objects, select_proposals
+from .rpn import RPN, anchor_proposals, as_objects
 
 STRIDES = (4, 8, 16, 32, 64)
 SCALE = 8
@@ -173,16 +173,8 @@ class CascadeRPNHead(nn.Module):
 
     def propose(self, outputs: tuple[list[Tensor], ...], images: ImageBatch) -> list[Proposals]:
         """Proposals of each image in batch pixels; no gradient flows back."""
-        _, anchors, logits, codes = ([level.detach() for level in kind] for kind in outputs)
-        scores, deltas = [by_prior(x, 1)[..., 0].sigmoid() for x in logits], [by_prior(x, 4) for x in codes]
-        proposals = []
-        for image, size in enumerate(images.sizes):
-
-            def decode(level: int, index: Tensor, image: int = image, size: tuple[int, int] = size) -> Tensor:
-                return self.coder.decode(anchors[level][image][index], deltas[level][image][index], size)
-
-            proposals.append(select_proposals([level[image] for level in scores], decode, self.test_proposals))
-        return proposals
+        _, anchors, logits, codes = outputs
+        return anchor_proposals(logits, codes, anchors, images, self.coder, self.test_proposals)
 
 
 def crpn(num_classes: int, *, backbone: Callable[[], ResNet]) -> RPN:

@@ -41,7 +41,7 @@ from ..settings import DenseTest, ProposalSettings, RoITest
 from ..structures import Detections, ImageBatch, Proposals, Targets
 from .faster_rcnn import faster_rcnn
 from .retinanet import STRIDES
-from .rpn import RPN, as_objects, select_proposals
+from .rpn import RPN, anchor_proposals, as_objects
 
 LEAST_LOCATION_SCORE = 0.01
 """Where less is expected no anchor is placed at test time (section 3.2)."""
@@ -238,27 +238,9 @@ class GARPNHead(DenseHead):
     def propose(self, outputs: tuple[list[Tensor], ...], images: ImageBatch) -> list[Proposals]:
         """Proposals of each image in batch pixels, by the settings of the current mode; no gradient flows back."""
         settings = self.train_proposals if self.training else self.test_proposals
-        logits, codes, shapes, locations = ([level.detach() for level in kind] for kind in outputs)
-        anchors = self.guide.anchors(shapes)
-        masks = [torch.ones_like(x[:, 0], dtype=torch.bool) if self.training else location_mask(x) for x in locations]
-        scores, deltas = [by_prior(x, 1)[..., 0].sigmoid() for x in logits], [by_prior(x, 4) for x in codes]
-        proposals = []
-        for image, size in enumerate(images.sizes):
-            kept = [mask[image].flatten().nonzero()[:, 0] for mask in masks]
-
-            def decode(
-                level: int,
-                index: Tensor,
-                image: int = image,
-                size: tuple[int, int] = size,
-                kept: Sequence[Tensor] = kept,
-            ) -> Tensor:
-                where = kept[level][index]
-                return self.coder.decode(anchors[level][image][where], deltas[level][image][where], size)
-
-            own = [level[image][where] for level, where in zip(scores, kept, strict=True)]
-            proposals.append(select_proposals(own, decode, settings))
-        return proposals
+        logits, codes, shapes, locations = outputs
+        masks = None if self.training else [location_mask(level.detach()).flatten(1) for level in locations]
+        return anchor_proposals(logits, codes, self.guide.anchors(shapes), images, self.coder, settings, masks)
 
 
 class GARetinaHead(DenseHead):

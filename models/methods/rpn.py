@@ -59,6 +59,38 @@ def select_proposals(
     return Proposals(all_boxes[keep], all_values[keep])
 
 
+def anchor_proposals(
+    logits: Sequence[Tensor],
+    codes: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    images: ImageBatch,
+    coder: BoxCoder,
+    settings: ProposalSettings,
+    masks: Sequence[Tensor] | None = None,
+) -> list[Proposals]:
+    """Proposals of each image from what is said of its anchors; no gradient flows back.
+
+    logits: (B, A, H, W) of each level, by sigmoid. codes: (B, A 4, H, W). anchors: (B, P, 4). masks: (B, P) bool, which
+    anchors there are; all where absent.
+    """
+    scores = [by_prior(level.detach(), 1)[..., 0].sigmoid() for level in logits]
+    deltas = [by_prior(level.detach(), 4) for level in codes]
+    masks = masks or [torch.ones_like(level, dtype=torch.bool) for level in scores]
+    proposals = []
+    for image, size in enumerate(images.sizes):
+        kept = [mask[image].nonzero()[:, 0] for mask in masks]
+
+        def decode(
+            level: int, index: Tensor, image: int = image, size: tuple[int, int] = size, kept: list[Tensor] = kept
+        ) -> Tensor:
+            where = kept[level][index]
+            return coder.decode(anchors[level][image][where], deltas[level][image][where], size)
+
+        own = [level[image][where] for level, where in zip(scores, kept, strict=True)]
+        proposals.append(select_proposals(own, decode, settings))
+    return proposals
+
+
 def as_objects(targets: Sequence[Targets]) -> list[Targets]:
     """The targets with all objects in the one class that a proposal network knows."""
     return [replace(target, labels=torch.zeros_like(target.labels)) for target in targets]
@@ -141,18 +173,10 @@ class RPNHead(DenseHead):
     def propose(self, outputs: tuple[list[Tensor], ...], images: ImageBatch) -> list[Proposals]:
         """Proposals of each image in batch pixels, by the settings of the current mode; no gradient flows back."""
         settings = self.train_proposals if self.training else self.test_proposals
-        logits, codes = ([level.detach() for level in kind] for kind in outputs)
+        logits, codes = outputs
         anchors = self.anchors(feature_sizes(logits), logits[0].device)
-        scores = [by_prior(level, 1)[..., 0].sigmoid() for level in logits]
-        deltas = [by_prior(level, 4) for level in codes]
-        proposals = []
-        for image, size in enumerate(images.sizes):
-
-            def decode(level: int, index: Tensor, image: int = image, size: tuple[int, int] = size) -> Tensor:
-                return self.coder.decode(anchors[level][index], deltas[level][image][index], size)
-
-            proposals.append(select_proposals([level[image] for level in scores], decode, settings))
-        return proposals
+        own = [level.expand(len(images), -1, -1) for level in anchors]
+        return anchor_proposals(logits, codes, own, images, self.coder, settings)
 
 
 class RPN(Detector):
