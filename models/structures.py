@@ -65,15 +65,18 @@ class ImageBatch(_OnDevice):
 
     def output_size(self, index: int) -> tuple[int, int]:
         """(h, w) of the frame in which detections of one image are given."""
-        return tuple(self.original_sizes[index]) if self.original_sizes is not None else tuple(self.sizes[index])
+        height, width = (self.sizes if self.original_sizes is None else self.original_sizes)[index]
+        return height, width
 
     def scale(self, index: int) -> tuple[float, float]:
         """(x, y) factors from output pixels to batch pixels; (1, 1) where the batch was not resized."""
-        return tuple(self.scales[index]) if self.scales is not None else (1.0, 1.0)
+        x, y = (1.0, 1.0) if self.scales is None else self.scales[index]
+        return x, y
 
     def offset(self, index: int) -> tuple[int, int]:
         """(x, y) of the image's upper left corner in batch pixels."""
-        return tuple(self.offsets[index]) if self.offsets is not None else (0, 0)
+        x, y = (0, 0) if self.offsets is None else self.offsets[index]
+        return x, y
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,13 @@ class Detections(_OnDevice):
         return len(self.boxes)
 
     def __getitem__(self, keep: Tensor | slice) -> Detections:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Detections(**{name: None if value is None else value[keep] for name, value in values.items()})
+        return Detections(
+            self.boxes[keep],
+            self.scores[keep],
+            self.labels[keep],
+            None if self.masks is None else self.masks[keep],
+            None if self.mask_scores is None else self.mask_scores[keep],
+        )
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class Detector(nn.Module):
     """
 
     num_classes: int
+    recipe: Any
     classes: tuple[str, ...] | None = None
     test: Any
 

@@ -42,7 +42,7 @@ class FPN(nn.Module):
         if extra not in ("pool", "input", "lateral", "output"):
             raise ValueError(f"FPN.extra: expected 'pool', 'input', 'lateral' or 'output', found {extra!r}")
         self.start, self.num_outs, self.extra, self.relu_before_extra = start, num_outs, extra, relu_before_extra
-        self.upsample = {"mode": upsample} | ({"align_corners": False} if upsample == "bilinear" else {})
+        self.upsample, self.align_corners = upsample, False if upsample == "bilinear" else None
         used = list(in_channels)[start:]
         self.lateral_convs = nn.ModuleList(
             ConvModule(c, out_channels, 1, norm=norm if lateral_norm else None, conv=conv) for c in used
@@ -62,7 +62,8 @@ class FPN(nn.Module):
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, used, strict=True)]
         for index in range(len(laterals) - 1, 0, -1):
             size = laterals[index - 1].shape[2:]
-            laterals[index - 1] = laterals[index - 1] + F.interpolate(laterals[index], size=size, **self.upsample)
+            larger = F.interpolate(laterals[index], size=size, mode=self.upsample, align_corners=self.align_corners)
+            laterals[index - 1] = laterals[index - 1] + larger
         outs = [conv(x) for conv, x in zip(self.fpn_convs, laterals, strict=False)]
         if self.extra == "pool":
             while len(outs) < self.num_outs:

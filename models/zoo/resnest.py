@@ -15,7 +15,8 @@ from ..roi.box_head import BoxHead
 from ..roi.mask_head import FCNMaskHead
 from .common import COCO, MULTI_SCALE_FLIP, Body, row
 
-PIXELS = {"mean": (123.68, 116.779, 103.939), "std": (58.393, 57.12, 57.375)}
+MEAN = (123.68, 116.779, 103.939)
+STD = (58.393, 57.12, 57.375)
 BOXES = replace(
     COCO,
     sync_batch_norm=True,
@@ -27,7 +28,7 @@ MASK_HEAD = partial(FCNMaskHead, norm=BN)
 
 RECIPES = []
 for depth in (50, 101):
-    body = Body(partial(resnest, depth), f"open-mmlab://resnest{depth}", **PIXELS)
+    body = Body(partial(resnest, depth), f"open-mmlab://resnest{depth}", mean=MEAN, std=STD)
     boxes, masks = (
         f"_s{depth}_fpn_syncbn-backbone+head_mstrain-range_1x",
         f"_s{depth}_fpn_syncbn-backbone+head_mstrain_1x",
