@@ -57,12 +57,13 @@ def explore(
     fo = start()
     shown = scored_split(dataset, split)
     made = to_fiftyone(shown, name)
-    from .fiftyone.views import save_views
+    from .fiftyone.views import save_views, set_appearance
 
     save_views(made)
     models = what if isinstance(what, Mapping) else {} if what is None else {"predictions": what}
     for field, one in models.items():
         _add_model(made, shown, field_name(field), one, protocol, batch_size, workers, device)
+    set_appearance(made)
     if not launch:
         return made
     session = fo.launch_app(made, address=address, port=port)

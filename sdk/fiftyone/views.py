@@ -10,6 +10,31 @@ from .evaluation import ProtocolResults
 SURE = 0.5
 """Score from which a false detection counts as a confident one."""
 
+# Ground truth in green, predictions in colours that stand out from it and from each other.
+TRUTH_COLOR = "#3fd97f"
+PREDICTION_COLORS = ("#ff7a1a", "#b57bff", "#2fb5ff", "#ff5fa2", "#ffd23f")
+WORKSPACE = "evaluation"
+
+
+def set_appearance(made: Any) -> None:
+    """Gives every field of labels its colour, and saves a workspace with images and evaluation side by side."""
+    import fiftyone as fo
+
+    labels = made.get_field_schema(embedded_doc_type=fo.Detections)
+    predictions = [name for name in labels if name != GROUND_TRUTH]
+    colors = {GROUND_TRUTH: TRUTH_COLOR}
+    colors |= {name: PREDICTION_COLORS[i % len(PREDICTION_COLORS)] for i, name in enumerate(predictions)}
+    made.app_config.color_scheme = fo.ColorScheme(
+        color_by="field", fields=[{"path": path, "fieldColor": color} for path, color in colors.items()]
+    )
+    made.save()
+    if predictions:
+        panels = [fo.Panel(type="Samples", pinned=True), fo.Panel(type="model_evaluation_panel_builtin")]
+        spaces = fo.Space(
+            children=[fo.Space(children=[panels[0]]), fo.Space(children=[panels[1]])], orientation="horizontal"
+        )
+        made.save_workspace(WORKSPACE, spaces, description="images beside their evaluation", overwrite=True)
+
 
 def save_views(made: Any, *, prediction: str | None = None, eval_key: str | None = None) -> list[str]:
     """Saves the views of the ground truth, or of an evaluated field of predictions; gives their names.
