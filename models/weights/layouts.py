@@ -51,10 +51,10 @@ def to_current(
     expected: the model's own state. version: of the library that wrote the file, where it is known.
     """
     renamed = {current_name(key, expected): value for key, value in state.items()}
-    old_regions = any(key.startswith(("bbox_head.", "mask_head.")) for key in state) and any(
-        key.startswith("roi_head.") for key in expected
-    )
-    if old_regions or (version is not None and re.match(r"[01]\.", version)):
+    heads_at_top = any(key.startswith(("bbox_head.", "mask_head.")) for key in state)
+    two_stage = any(key.startswith("roi_head.") for key in expected)
+    # Where the heads of regions stand tells more than the version: converted files keep the version they had.
+    if heads_at_top and (two_stage or (version is not None and re.match(r"[01]\.", version))):
         renamed = background_last(renamed)
     return renamed
 
