@@ -6,7 +6,9 @@ import pytest
 import torch
 from sdk.models.losses import SmoothL1Loss
 from sdk.models.losses.importance import classification_aware, negative_importance, positive_importance
-from sdk.models.methods.pisa import PISARetinaHead, ScoreHLRSampler
+from sdk.models.methods.pisa import PISARetinaHead, PISARoIHead, ScoreHLRSampler
+from sdk.models.roi.box_head import BoxHead
+from sdk.models.roi.extractor import roi_align_extractor
 from sdk.models.structures import ImageBatch, Targets
 
 
@@ -81,6 +83,26 @@ def test_retina_head_without_objects():
     for targets in ([empty, empty], [empty, one]):
         head.zero_grad()
         losses = head.loss(head(maps), images, targets)
+        sum(losses.values()).backward()
+        assert all(torch.isfinite(value) for value in losses.values())
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in head.parameters())
+
+
+def test_second_stage_without_objects():
+    torch.manual_seed(0)
+    head = PISARoIHead(
+        bbox_roi_extractor=roi_align_extractor(7, (4,)),
+        bbox_head=BoxHead(num_classes=3, in_channels=4, fc_channels=8, box_loss=SmoothL1Loss()),
+    )
+    images = ImageBatch(torch.zeros(2, 3, 128, 128), [(128, 128), (100, 128)])
+    features = [torch.randn(2, 4, 32, 32)]
+    low = torch.rand(40, 2) * 50
+    proposals = torch.cat((low, low + 4 + torch.rand(40, 2) * 40), dim=1)
+    empty = Targets(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
+    one = Targets(boxes=torch.tensor([[10.0, 10.0, 60.0, 50.0]]), labels=torch.tensor([2]))
+    for targets in ([empty, empty], [empty, one]):
+        head.zero_grad()
+        losses = head.loss(features, [proposals, proposals], images, targets)
         sum(losses.values()).backward()
         assert all(torch.isfinite(value) for value in losses.values())
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in head.parameters())
