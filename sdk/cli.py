@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from typing import Any
 
 
@@ -80,8 +79,17 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("dataset", help=dataset)
     check.add_argument("--decode", action="store_true", help="also decode every image")
 
-    zoo = _verb(verbs, "zoo", _zoo, "list the models, or show one")
-    zoo.add_argument("pattern", nargs="?", default="*", help="such as 'retinanet*'; a full name shows its recipe")
+    zoo = _verb(verbs, "zoo", _zoo, "list the models, show one, or export its weights")
+    zoo.add_argument("what", nargs="*", metavar="pattern | export NAME FILE", help="such as 'retinanet*'; "
+                     "a full name shows its recipe; export writes its weights as a .safetensors file")  # fmt: skip
+    zoo.add_argument("--method", help="such as faster_rcnn or '*rcnn'")
+    zoo.add_argument("--dataset", help="such as coco or 'lvis*'")
+    zoo.add_argument("--backbone", help="part of its name, such as resnet50")
+    zoo.add_argument("--min-ap", type=float, help="smallest published box AP, in percent")
+    zoo.add_argument("--max-parameters", type=float, help="largest number of parameters, in millions")
+    zoo.add_argument("--card", action="store_true", help="the model card of one name, as Markdown")
+    zoo.add_argument("--markdown", action="store_true", help="the table of the whole zoo, as Markdown (takes minutes)")
+    zoo.add_argument("--weights", default="published", help="what export reads: published, or a checkpoint file")
 
     doctor = _verb(verbs, "doctor", _doctor, "versions, devices, ops, and what does not work")
     doctor.add_argument("--no-database", action="store_true", help="do not start the FiftyOne database")
@@ -172,25 +180,35 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _zoo(options: argparse.Namespace) -> int:
-    from . import models
+    from . import zoo
     from .errors import SdkError
+    from .models.zoo import recipes
     from .reporting import table
 
-    names = [name for name in models.names() if fnmatch(name, options.pattern)]
-    if not names:
-        raise SdkError(f"no model is named {options.pattern!r}; `sdk zoo` lists all {len(models.names())}")
-    if names == [options.pattern]:
-        recipe = models.find_recipe(names[0])
-        shown = {name: value for name, value in vars(recipe).items() if name not in ("build", "published")}
-        shown.update({f"published {column}": value for column, value in recipe.published.items()})
-        print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in shown.items()))
+    if options.what[:1] == ["export"]:
+        if len(options.what) != 3:
+            raise SdkError("expected: sdk zoo export NAME FILE.safetensors")
+        print(zoo.export(options.what[1], options.what[2], options.weights))
         return 0
-    rows = [("name", "dataset", "epochs", "published", "document")]
-    for name in names:
-        recipe = models.find_recipe(name)
-        figures = ", ".join(f"{column} {value}" for column, value in recipe.published.items() if column.endswith("ap"))
-        rows.append((name, recipe.dataset, str(recipe.schedule.epochs), figures, recipe.document))
-    print("\n".join(table(rows)))
+    if len(options.what) > 1:
+        raise SdkError(f"expected one pattern, found {' '.join(options.what)}")
+    pattern = options.what[0] if options.what else "*"
+    if options.markdown:
+        print(zoo.page(), end="")
+    elif options.card:
+        print(zoo.card(pattern), end="")
+    elif pattern in recipes():
+        print(zoo.description(pattern))
+    else:
+        found = zoo.entries(
+            pattern,
+            method=options.method,
+            dataset=options.dataset,
+            backbone=options.backbone,
+            min_ap=options.min_ap,
+            max_parameters=options.max_parameters,
+        )
+        print("\n".join(table(zoo.rows(found))))
     return 0
 
 

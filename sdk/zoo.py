@@ -1,0 +1,222 @@
+"""The zoo to look through: lists, model cards, and files to hand on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import save_weights
+from .errors import SdkError
+from .models.recipe import Recipe
+from .models.zoo import find_recipe, recipes
+
+COLUMNS = {
+    "box_ap": "box AP",
+    "mask_ap": "mask AP",
+    "ar_1000": "AR@1000",
+    "fps": "images/s",
+    "memory_gb": "training GB",
+}
+"""Titles of the published columns that a list shows."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name of the zoo, in the terms by which one looks for it."""
+
+    recipe: Recipe
+
+    @property
+    def method(self) -> str:
+        """Name of the method's file, such as ``faster_rcnn``."""
+        build: Any = self.recipe.build
+        while isinstance(build, partial):
+            build = build.func
+        return build.__module__.rsplit(".", 1)[-1]
+
+    @property
+    def backbone(self) -> str:
+        """Name of the pretrained backbone, such as ``resnext101_32x4d``; else of its class, such as ``resnet50``."""
+        if self.recipe.backbone_weights is not None:
+            return self.recipe.backbone_weights.rsplit("/", 1)[-1]
+        build: Any = self.recipe.build
+        while isinstance(build, partial) and "backbone" not in build.keywords:
+            build = build.func
+        backbone = build.keywords["backbone"] if isinstance(build, partial) else None
+        arguments: tuple = ()
+        while isinstance(backbone, partial):
+            arguments, backbone = backbone.args or arguments, backbone.func
+        return "" if backbone is None else f"{backbone.__name__.lower()}{''.join(map(str, arguments[:1]))}"
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of parameters, counted on a model that is built without memory for them."""
+        import torch
+
+        with torch.device("meta"):
+            return sum(value.numel() for value in self.recipe.build(self.recipe.num_classes).parameters())
+
+    @property
+    def figures(self) -> str:
+        """The published figures in short."""
+        return ", ".join(f"{COLUMNS[key]} {value:g}" for key, value in self.recipe.published.items() if key in COLUMNS)
+
+
+def entries(
+    pattern: str = "*",
+    *,
+    method: str | None = None,
+    dataset: str | None = None,
+    backbone: str | None = None,
+    min_ap: float | None = None,
+    max_parameters: float | None = None,
+) -> list[Entry]:
+    """The names that fit, in alphabetical order.
+
+    Args:
+        pattern: of the name, as for files: ``retinanet*``.
+        method: of the method, such as ``*rcnn``.
+        dataset: what it was trained on, such as ``coco`` or ``lvis*``.
+        backbone: part of the backbone's name, such as ``resnet50``.
+        min_ap: smallest published box AP in percent.
+        max_parameters: largest number of parameters, in millions.
+
+    Raises:
+        SdkError: when nothing fits.
+    """
+    found = [
+        entry
+        for entry in map(Entry, recipes().values())
+        if fnmatch(entry.recipe.name, pattern)
+        and (method is None or fnmatch(entry.method, method))
+        and (dataset is None or fnmatch(entry.recipe.dataset, dataset))
+        and (backbone is None or backbone.lower() in entry.backbone)
+        and (min_ap is None or entry.recipe.published.get("box_ap", -1.0) >= min_ap)
+    ]
+    if max_parameters is not None:
+        found = [entry for entry in found if entry.parameters <= max_parameters * 1e6]
+    if not found:
+        raise SdkError(f"no model of the {len(recipes())} is named {pattern!r} and fits all that was asked for")
+    return found
+
+
+def rows(found: Sequence[Entry]) -> list[tuple[str, ...]]:
+    """Header and one row an entry."""
+    header = ("name", "method", "backbone", "dataset", "epochs", "published")
+    return [header] + [
+        (e.recipe.name, e.method, e.backbone, e.recipe.dataset, str(e.recipe.schedule.epochs), e.figures) for e in found
+    ]
+
+
+def description(name: str) -> str:
+    """Everything that a recipe says, one line a field."""
+    entry = Entry(find_recipe(name))
+    shown = {field: value for field, value in vars(entry.recipe).items() if field not in ("build", "published")}
+    shown |= {"method": entry.method, "backbone": entry.backbone, "parameters": f"{entry.parameters:,}"}
+    shown |= {f"published {column}": value for column, value in entry.recipe.published.items()}
+    return "\n".join(f"{field.replace('_', ' ')}: {value}" for field, value in shown.items())
+
+
+def card(name: str) -> str:
+    """The model card of a name, as Markdown."""
+    entry = Entry(find_recipe(name))
+    recipe = entry.recipe
+    pixels = recipe.preprocessing
+    figures = [f"| {COLUMNS.get(key, key)} | {value:g} |" for key, value in recipe.published.items()]
+    trained = f"{recipe.schedule.epochs} epochs at {recipe.images_per_device * recipe.devices} images a step"
+    optimizer = f"{recipe.optimizer.kind}, learning rate {recipe.optimizer.lr:g}"
+    start = recipe.start_from or recipe.backbone_weights or "random values"
+    classes = "" if recipe.classes is None else f": {', '.join(recipe.classes)}"
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            f"{recipe.document or 'A small model of this project.'}",
+            "",
+            f"- Method: `{entry.method}`, backbone `{entry.backbone}`, {entry.parameters / 1e6:.1f} million parameters",
+            f"- Dataset: {recipe.dataset}, {recipe.num_classes} classes{classes}",
+            f"- Training: {trained}, {optimizer}, precision {recipe.precision}, from {start}",
+            f"- Pixels: {pixels.channels}, mean {pixels.mean}, deviation {pixels.std}, size {pixels.size}",
+            f"- Weights: {recipe.weights or 'none were published'}",
+            f"- Use: `models.create({name!r}, num_classes=dataset)`",
+            "",
+            "## Published figures",
+            "",
+            *(["| figure | value |", "|---|---|", *figures] if figures else ["None were published."]),
+            "",
+            "## Figures measured here",
+            "",
+            "None are recorded. `sdk evaluate` measures them on your copy of the dataset.",
+            "",
+            "## Agreement with the reference implementation",
+            "",
+            "Names and shapes of the state dict are those of the published checkpoint. Outputs are compared on seeded"
+            " weights where a reference case of this name is at hand; no record is kept with the package.",
+            "",
+            "## Licences",
+            "",
+            "Code: Apache License 2.0. Published weights: Apache License 2.0, by OpenMMLab; the terms of the dataset"
+            " and of its images apply as well.",
+            "",
+        ]
+    )
+
+
+def page() -> str:
+    """The table of all names, as Markdown; the counting of parameters takes minutes."""
+    lines = [
+        "# The zoo",
+        "",
+        "Every name that `models.create` knows, with the figures published for it. Written by `sdk zoo --markdown`.",
+    ]
+    by_document: dict[str, list[Entry]] = {}
+    for entry in entries():
+        by_document.setdefault(entry.recipe.document or "Small models of this project", []).append(entry)
+    for document, found in sorted(by_document.items()):
+        columns = [column for column in COLUMNS if any(column in entry.recipe.published for entry in found)]
+        titles = ["name", "backbone", "dataset", "epochs", "parameters (M)", *(COLUMNS[c] for c in columns), "weights"]
+        lines += ["", f"## {document}", "", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+        for entry in found:
+            recipe = entry.recipe
+            figures = [f"{recipe.published[c]:g}" if c in recipe.published else "" for c in columns]
+            link = "" if recipe.weights is None else f"[file]({recipe.weights})"
+            cells = [
+                f"`{recipe.name}`",
+                entry.backbone,
+                recipe.dataset,
+                str(recipe.schedule.epochs),
+                f"{entry.parameters / 1e6:.1f}",
+                *figures,
+                link,
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def export(name: str, out: str | Path, weights: str = "published") -> Path:
+    """Writes weights of any layout as one safetensors file that ``sdk`` verbs take and that says what it is.
+
+    Args:
+        name: of the zoo.
+        out: the ``.safetensors`` file; must not exist.
+        weights: ``published`` or a checkpoint.
+
+    Raises:
+        SdkError: when the file exists, or has another ending. WeightsError: when the weights cannot be had.
+    """
+    from . import models
+
+    out = Path(out)
+    if out.suffix != ".safetensors":
+        raise SdkError(f"{out}: expected a file name that ends in .safetensors")
+    if out.exists():
+        raise SdkError(f"{out}: exists already")
+    model = models.create(name, weights=weights)
+    classes = model.classes or [f"class {label}" for label in range(model.num_classes)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(out, model, name=name, classes=classes, category_ids=())
+    return out
