@@ -30,9 +30,8 @@ def set_appearance(made: Any) -> None:
     made.save()
     if predictions:
         panels = [fo.Panel(type="Samples", pinned=True), fo.Panel(type="model_evaluation_panel_builtin")]
-        spaces = fo.Space(
-            children=[fo.Space(children=[panels[0]]), fo.Space(children=[panels[1]])], orientation="horizontal"
-        )
+        halves = [fo.Space(children=[panel], active_child=panel.component_id) for panel in panels]
+        spaces = fo.Space(children=halves, orientation="horizontal")
         made.save_workspace(WORKSPACE, spaces, description="images beside their evaluation", overwrite=True)
 
 
