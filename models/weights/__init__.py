@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -41,7 +42,10 @@ def load_weights(model: Detector, recipe: Recipe, weights: str | PathLike[str]) 
     if weights == "published":
         if recipe.weights is None:
             raise WeightsError(f"{recipe.name}: no weights were published; give weights='backbone', a file or None")
-        load_detector(model, recipe, read(obtain(recipe.weights, recipe.sha256_prefix)), recipe.weights)
+        checkpoint = read(obtain(recipe.weights, recipe.sha256_prefix))
+        if checkpoint.version is None and FIRST_ZOO in recipe.weights:
+            checkpoint = replace(checkpoint, version="1.0")
+        load_detector(model, recipe, checkpoint, recipe.weights)
     elif weights == "backbone":
         load_start(model, recipe)
     else:
@@ -58,6 +62,8 @@ def load_weights(model: Detector, recipe: Recipe, weights: str | PathLike[str]) 
             load_backbone(model, checkpoint.state, address)
 
 
+FIRST_ZOO = "/mmdetection/models/"
+"""In the addresses of files of 1.x, of which not all say their version."""
 PARTS = ("backbone", "neck", "bbox_head", "rpn_head", "roi_head")
 """What a detector's file has at the top, and a classifier's has not."""
 

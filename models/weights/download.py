@@ -49,7 +49,7 @@ def obtain(address: str, sha256_prefix: str | None, *, timeout: float = TIMEOUT_
     name = parts.path.rsplit("/", 1)[-1]
     if parts.scheme not in ("http", "https") or not name:
         raise WeightsError(f"{address}: not an https address of a file")
-    mirror = os.environ.get("SDK_WEIGHTS_MIRROR", "").rstrip("/")
+    mirror = os.environ.get("SDK_WEIGHTS_MIRROR", "").removeprefix("file://").rstrip("/")
     places = (parts.path.lstrip("/"), name)
     if mirror and "://" not in mirror:
         return from_folder(Path(mirror), places, sha256_prefix)
