@@ -44,7 +44,6 @@ MAPPINGS = (
     "yacs.config.CfgNode",
     "fvcore.common.config.CfgNode",
     "detectron2.config.config.CfgNode",
-    "collections.defaultdict",
 )
 OBJECTS = (
     "argparse.Namespace",
@@ -63,7 +62,6 @@ OBJECTS = (
     "numpy.dtypes.Int64DType",
     "pathlib.PosixPath",
     "pathlib.WindowsPath",
-    "torch.optim.sgd.SGD",
 )
 STAND_INS = [*((InertMapping, name) for name in MAPPINGS), *((Inert, name) for name in OBJECTS)]
 
@@ -125,7 +123,9 @@ def read_pickled(file: Path) -> Checkpoint:
         refused = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", said)
         if refused:
             raise WeightsError(f"{file}: refused: it wants to run {refused[1]}, which is no data") from error
-        raise WeightsError(f"{file}: not a readable checkpoint: {type(error).__name__}: {said:.300}") from error
+        # torch advises to trust the file; what is wrong with it stands behind.
+        fault = re.sub(r"^Weights only load failed.*WeightsUnpickler error: | *Check the documentation .*$", "", said)
+        raise WeightsError(f"{file}: not a readable checkpoint: {type(error).__name__}: {fault:.300}") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{file}: expected a mapping of names to tensors, found {type(content).__name__}")
     state = next(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,6 +63,10 @@ def test_export_can_be_used(tmp_path: Path, capsys) -> None:
     trained = sdk.checkpoint.load(out)
     assert trained.classes == names
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in trained.model.state_dict().items())
+    subset = models.create(name, num_classes=SimpleNamespace(classes=names[1:2]), weights=out)
+    key = "bbox_head.retina_cls.bias"
+    anchors = len(subset.state_dict()[key])
+    assert torch.equal(subset.state_dict()[key], model.state_dict()[key].view(anchors, -1)[:, 1])
     with pytest.raises(SdkError, match="exists already"):
         zoo.export(name, out, str(tmp_path / "a.pth"))
     with pytest.raises(SdkError, match="ends in"):

@@ -191,3 +191,10 @@ def test_text_is_no_weights(tmp_path: Path, name: str) -> None:
         read(tmp_path / name)
     with pytest.raises(WeightsError, match="no such file"):
         read(tmp_path / "absent")
+
+
+def test_nobody_is_told_to_trust_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(b"\x80\x02\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.")
+    with pytest.raises(WeightsError, match="Unsupported operand") as caught:
+        read(tmp_path / "a.pth")
+    assert "weights_only" not in str(caught.value)
