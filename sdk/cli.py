@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"sdk {options.verb}: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has seen enough; nothing is left to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return 130
 

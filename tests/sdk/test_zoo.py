@@ -74,3 +74,9 @@ def test_export_can_be_used(tmp_path: Path, capsys) -> None:
     assert cli.main(["zoo", "export", name]) == 1
     assert cli.main(["zoo", "export", name, str(tmp_path / "b.safetensors")]) == 1
     assert "no weights were published" in capsys.readouterr().err
+
+
+def test_the_written_table_has_every_name() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "zoo.md").read_text()
+    missing = [name for name in models.names() if f"| `{name}` |" not in page]
+    assert not missing, "write it anew: sdk zoo --markdown > docs/zoo.md"
