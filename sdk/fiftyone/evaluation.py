@@ -111,8 +111,8 @@ class ProtocolEvaluation(DetectionEvaluation):
         matches = self._matches
         if len(gts) != stop - start or (len(own) and matches.found.index[own].max() >= len(preds)):
             raise SdkError(
-                f"{doc.filepath}: the labels are not those that were scored, {len(gts)} objects and not "
-                f"{stop - start}; evaluate again without an evaluator"
+                f"{doc.filepath}: the labels are not those that were scored (now {len(gts)} objects and {len(preds)} "
+                f"predictions, scored were {stop - start} objects); evaluate again without an evaluator"
             )
         by_row = {int(d): preds[matches.found.index[d]] for d in own}
         result, paired = [], set()
@@ -226,7 +226,8 @@ class ProtocolResults(COCODetectionResults):
 
     def __init__(self, *args, figures=None, errors=None, protocol=None, **settings) -> None:
         super().__init__(*args, **settings)
-        self.figures, self.errors, self.protocol = figures, errors, protocol
+        self.figures: dict[str, float | None] = figures or {}
+        self.errors, self.protocol = errors, protocol
 
     def mAP(self, classes=None):
         """The protocol's main figure; the mean over some classes' curves where ``classes`` are given."""
