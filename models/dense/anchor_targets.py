@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -157,6 +158,45 @@ def batch_targets(
         matched=torch.stack([t.matched for t in each]),
         positives=sum(t.positives for t in each),
         negatives=sum(t.negatives for t in each),
+    )
+
+
+class AnchorHead(Protocol):
+    """A head that assigns anchors: what they are, and by which rules they are trained."""
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def anchors(self) -> AnchorGrid: ...
+
+    @property
+    def assigner(self) -> Assign: ...
+
+    @property
+    def sampler(self) -> Sampler: ...
+
+    @property
+    def coder(self) -> BoxCoder: ...
+
+    @property
+    def loss_bbox(self) -> BoxLoss: ...
+
+
+def head_targets(
+    head: AnchorHead, sizes: Sequence[tuple[int, int]], images: ImageBatch, targets: Sequence[Targets]
+) -> tuple[Tensor, AnchorTargets]:
+    """``anchor_targets`` by the rules of a head: (P, 4) anchors on levels of (H, W), and what they should predict."""
+    return anchor_targets(
+        head.anchors,
+        sizes,
+        images,
+        targets,
+        num_classes=head.num_classes,
+        assign=head.assigner,
+        sampler=head.sampler,
+        coder=head.coder,
+        box_loss=head.loss_bbox,
     )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ...ops.overlaps import elementwise_iou
 from ..backbones.resnet import ResNet
 from ..coders import BoxCoder
-from ..dense.anchor_targets import AnchorTargets, anchor_targets
+from ..dense.anchor_targets import AnchorTargets
 from ..dense.head import all_by_prior, feature_sizes
 from ..detectors.single_stage import SingleStageDetector
 from ..detectors.two_stage import TwoStageDetector
@@ -179,17 +179,7 @@ class PISARetinaHead(RetinaHead):
     def loss(
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
     ) -> dict[str, Tensor]:
-        anchors, wanted = anchor_targets(
-            self.anchors,
-            feature_sizes(outputs[0]),
-            images,
-            targets,
-            num_classes=self.num_classes,
-            assign=self.assigner,
-            sampler=self.sampler,
-            coder=self.coder,
-            box_loss=self.loss_bbox,
-        )
+        anchors, wanted = self.anchor_targets(feature_sizes(outputs[0]), images, targets)
         logits, codes = all_by_prior(outputs[0], self.num_classes), all_by_prior(outputs[1], 4)
         own_logits, own_labels = logits[wanted.positive], wanted.labels[wanted.positive]
         scores = own_logits.sigmoid().gather(1, own_labels[:, None])[:, 0]

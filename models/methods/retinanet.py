@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
 from ..coders import BoxCoder, DeltaCoder
-from ..dense.anchor_targets import AnchorTargets, Assign, anchor_losses, anchor_targets
+from ..dense.anchor_targets import AnchorTargets, Assign, anchor_losses, head_targets
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.postprocess import dense_detections
 from ..dense.towers import tower
@@ -83,17 +83,7 @@ class RetinaHead(DenseHead):
         self, sizes: Sequence[tuple[int, int]], images: ImageBatch, targets: Sequence[Targets]
     ) -> tuple[Tensor, AnchorTargets]:
         """(P, 4) anchors on levels of (H, W), and what they should predict."""
-        return anchor_targets(
-            self.anchors,
-            sizes,
-            images,
-            targets,
-            num_classes=self.num_classes,
-            assign=self.assigner,
-            sampler=self.sampler,
-            coder=self.coder,
-            box_loss=self.loss_bbox,
-        )
+        return head_targets(self, sizes, images, targets)
 
     def loss(
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]

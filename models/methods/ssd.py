@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..assigners import MaxIoUAssigner
 from ..coders import BoxCoder, DeltaCoder
-from ..dense.anchor_targets import AnchorTargets, anchor_targets
+from ..dense.anchor_targets import AnchorTargets, head_targets
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.postprocess import dense_detections
 from ..detectors.single_stage import SingleStageDetector
@@ -145,17 +145,7 @@ class SSDHead(DenseHead):
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
     ) -> tuple[Tensor, AnchorTargets]:
         """(P, 4) anchors and what they should predict."""
-        return anchor_targets(
-            self.anchors,
-            feature_sizes(outputs[0]),
-            images,
-            targets,
-            num_classes=self.num_classes,
-            assign=self.assigner,
-            sampler=self.sampler,
-            coder=self.coder,
-            box_loss=self.loss_bbox,
-        )
+        return head_targets(self, feature_sizes(outputs[0]), images, targets)
 
     def loss(
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]

@@ -21,7 +21,7 @@ from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
 from ..boxes import box_sizes, to_batch_frame, to_output_frame
 from ..coders import DeltaCoder
-from ..dense.anchor_targets import AnchorTargets, anchor_targets
+from ..dense.anchor_targets import AnchorTargets, head_targets
 from ..dense.head import all_by_prior, feature_sizes
 from ..detectors.base import Detector, full_precision
 from ..layers import ConvModule
@@ -93,17 +93,7 @@ class YOLACTHead(nn.Module):
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
     ) -> AnchorTargets:
         """What every anchor should predict."""
-        _, wanted = anchor_targets(
-            self.anchors,
-            feature_sizes(outputs[0]),
-            images,
-            targets,
-            num_classes=self.num_classes,
-            assign=self.assigner,
-            sampler=self.sampler,
-            coder=self.coder,
-            box_loss=self.loss_bbox,
-        )
+        _, wanted = head_targets(self, feature_sizes(outputs[0]), images, targets)
         return wanted
 
     def loss(self, outputs: tuple[list[Tensor], ...], wanted: AnchorTargets) -> dict[str, Tensor]:
