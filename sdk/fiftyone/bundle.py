@@ -157,7 +157,9 @@ def open_bundle(folder: str | os.PathLike, images: str | os.PathLike | None = No
             image["file_name"] = os.path.relpath(image["file_name"], about["images"])
         annotations = source / "ground_truth.here.json"
         write_json(annotations, content)
-    return Coco(annotations=annotations, images=images or about["images"]), source / PREDICTIONS
+    return Coco(
+        annotations=annotations, images=about["images"] if images is None else Path(images)
+    ), source / PREDICTIONS
 
 
 def main() -> None:

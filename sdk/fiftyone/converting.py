@@ -240,7 +240,7 @@ def from_fiftyone(view: Any, field: str = GROUND_TRUTH, *, protocol: str | None 
         frequencies = np.array([*info["frequencies"], *["r"] * (len(classes) - len(info["frequencies"]))])
         rows = {name: Ragged.of(extra[name]) for name in present[1:]}
         annotations = replace(annotations, frequencies=frequencies, **rows)
-    protocol = protocol or info.get("protocol", "coco")
+    protocol = str(protocol or info.get("protocol", "coco"))
     return FiftyOneDataset(
         index=Index(annotations, tuple(classes), tuple(category_ids)),
         image_root=Path(root),

@@ -276,7 +276,8 @@ def _evaluator_of(dataset: FiftyOneDataset, samples: Any, field: str) -> Any:
     masked = dataset.annotations.segments is not None and samples.count(f"{field}.detections.mask") > 0
     evaluator = fitting_evaluator(dataset, masked)
     for row, sample in enumerate(samples.select_fields(field).iter_samples()):
-        size = tuple(int(v) for v in dataset.annotations.image_sizes[row])
+        height, width = (int(v) for v in dataset.annotations.image_sizes[row])
+        size = (height, width)
         labels = [] if sample[field] is None else sample[field].detections
         unknown = {label.label for label in labels} - label_of.keys()
         if unknown:

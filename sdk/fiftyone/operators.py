@@ -113,8 +113,12 @@ class ExportFixes(foo.Operator):
 def compared(dataset: Any, first: str, second: str) -> dict[str, str]:
     """The figures of two evaluations by name, as ``first -> second (difference)``."""
     one, other = (_results(dataset, key).figures for key in (first, second))
-    shared = [name for name in one if one[name] is not None and other.get(name) is not None]
-    return {name: f"{one[name]:.4f} -> {other[name]:.4f} ({other[name] - one[name]:+.4f})" for name in shared}
+    found = {}
+    for name, before in one.items():
+        after = other.get(name)
+        if before is not None and after is not None:
+            found[name] = f"{before:.4f} -> {after:.4f} ({after - before:+.4f})"
+    return found
 
 
 def worse_images(dataset: Any, first: str, second: str) -> Any:
