@@ -14,7 +14,7 @@ from ...datasets.transforms.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ..backbones.resnet import Deform, Plugin, ResNet, resnext_block
 from ..layers import FROZEN_BN, DeformConv2d, ModulatedDeformConv2d
 from ..layers.context_block import ContextBlock
-from ..recipe import Optimizer, Recipe, Schedule
+from ..recipe import Optimizer, Recipe, Sampling, Schedule
 
 DETECTRON_MEAN = (102.9801, 115.9465, 122.7717)
 NO_STD = (1.0, 1.0, 1.0)
@@ -85,8 +85,16 @@ TWENTY_EPOCHS = Schedule(epochs=20, drops=(16, 19))
 RESIZE_FLIP = (Resize(), Flip())
 SHORT_EDGES = tuple((1333, short) for short in (640, 672, 704, 736, 768, 800))
 MULTI_SCALE_FLIP = (Resize(SHORT_EDGES), Flip())
+RANGE_SCALE_FLIP = (Resize(((1333, 640), (1333, 800)), draw="range"), Flip())
 COCO = Recipe(name="", build=nn.Identity, train_transforms=RESIZE_FLIP)
 """What most rows share: COCO, 1333 x 800, flips, 16 images a step, learning rate 0.02, twelve epochs."""
+LONG = replace(
+    COCO,
+    train_transforms=RANGE_SCALE_FLIP,
+    sampling=Sampling(repeats=3),
+    schedule=Schedule(epochs=12, drops=(9, 11)),
+)
+"""Twelve epochs of three rounds each, short edges between 640 and 800."""
 CROP_640 = replace(
     COCO,
     preprocessing=Preprocessing(size=(640, 640), divisor=64),

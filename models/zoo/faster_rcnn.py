@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ...datasets.transforms import Flip, Resize
 from ..losses import BoundedIoULoss, GIoULoss, IoULoss
 from ..methods.faster_rcnn import faster_rcnn, faster_rcnn_dc5
-from ..recipe import Sampling, Schedule
+from ..recipe import Schedule
 from ..roi.box_head import BoxHead
 from .common import (
     COCO,
+    LONG,
     MULTI_SCALE_FLIP,
     R50,
     R50_CAFFE,
@@ -25,13 +25,6 @@ from .common import (
 )
 
 MULTI_SCALE = replace(COCO, train_transforms=MULTI_SCALE_FLIP)
-# Twelve epochs of three rounds each.
-LONG = replace(
-    COCO,
-    train_transforms=(Resize(((1333, 640), (1333, 800)), draw="range"), Flip()),
-    sampling=Sampling(repeats=3),
-    schedule=Schedule(epochs=12, drops=(9, 11)),
-)
 SUBSET = replace(
     MULTI_SCALE,
     start_from="https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/"

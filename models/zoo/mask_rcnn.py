@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ...datasets.transforms import Flip, Resize
 from ..backbones.resnet import ResNet, resnext_block
 from ..layers import FROZEN_BN
 from ..methods.mask_rcnn import mask_rcnn
-from ..recipe import Sampling, Schedule
+from ..recipe import Schedule
 from .common import (
     CAFFE_MEAN,
     COCO,
+    LONG,
     MULTI_SCALE_FLIP,
     R50,
     R50_CAFFE,
@@ -28,12 +28,6 @@ from .common import (
 
 BASE = replace(COCO, needs_masks=True)
 POLYGONS = replace(BASE, train_transforms=MULTI_SCALE_FLIP)
-LONG = replace(
-    BASE,
-    train_transforms=(Resize(((1333, 640), (1333, 800)), draw="range"), Flip()),
-    sampling=Sampling(repeats=3),
-    schedule=Schedule(epochs=12, drops=(9, 11)),
-)
 X101_32X8D = Body(
     partial(ResNet, 101, block=resnext_block(32, 8), norm=FROZEN_BN),
     "open-mmlab://detectron2/resnext101_32x8d",
@@ -61,5 +55,5 @@ RECIPES = [
         schedule=Schedule(epochs=24, drops=(16, 23)),
     ),
     row("mask_rcnn_r50_caffe_fpn_mstrain-poly_3x_coco", mask_rcnn, R50_CAFFE, POLYGONS, schedule=THREE_X),
-    row("mask_rcnn_x101_32x8d_fpn_mstrain-poly_3x_coco", mask_rcnn, X101_32X8D, LONG),
+    row("mask_rcnn_x101_32x8d_fpn_mstrain-poly_3x_coco", mask_rcnn, X101_32X8D, LONG, needs_masks=True),
 ]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...datasets.transforms import Flip, Resize
 from ..methods.paa import paa
 from ..recipe import Optimizer, Schedule
-from .common import COCO, R50, R101, THREE_X, TWO_X, row
+from .common import COCO, R50, R101, RANGE_SCALE_FLIP, THREE_X, TWO_X, row
 
 BASE = replace(COCO, optimizer=Optimizer(lr=0.01))
-MULTI_SCALE = replace(
-    BASE, schedule=THREE_X, train_transforms=(Resize(((1333, 640), (1333, 800)), draw="range"), Flip())
-)
+MULTI_SCALE = replace(BASE, schedule=THREE_X, train_transforms=RANGE_SCALE_FLIP)
 
 RECIPES = [
     row("paa_r50_fpn_1x_coco", paa, R50, BASE),

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ...datasets.transforms import Flip, Resize
 from ..backbones.regnet import RegNet
 from ..methods.faster_rcnn import faster_rcnn
 from ..methods.mask_rcnn import mask_rcnn
 from ..methods.retinanet import retinanet
-from ..recipe import Optimizer, Sampling, Schedule
-from .common import BGR_MEAN, BGR_STD, COCO, DCNV2, MULTI_SCALE_FLIP, THREE_X, TWO_X, Body, row
+from ..recipe import Optimizer
+from .common import BGR_MEAN, BGR_STD, COCO, DCNV2, LONG, MULTI_SCALE_FLIP, THREE_X, TWO_X, Body, row
 
 OPTIMIZER = Optimizer(weight_decay=5e-5)
 CLIPPED = replace(OPTIMIZER, clip_norm=35.0)
@@ -42,10 +41,8 @@ RECIPES = [
         "faster_rcnn_regnetx-3.2GF_fpn_mstrain_3x_coco",
         faster_rcnn,
         X3_2GF,
-        BASE,
-        train_transforms=(Resize(((1333, 640), (1333, 800)), draw="range"), Flip()),
-        sampling=Sampling(repeats=3),
-        schedule=Schedule(epochs=12, drops=(9, 11)),
+        LONG,
+        optimizer=OPTIMIZER,
     ),
     row(
         "mask_rcnn_regnetx-3.2GF_fpn_mstrain_3x_coco",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ...datasets.transforms import Flip, Resize
 from ..backbones.resnest import resnest
 from ..layers import BN
 from ..methods.cascade_rcnn import cascade_mask_rcnn, cascade_rcnn
@@ -13,14 +12,14 @@ from ..methods.faster_rcnn import faster_rcnn
 from ..methods.mask_rcnn import mask_rcnn
 from ..roi.box_head import BoxHead
 from ..roi.mask_head import FCNMaskHead
-from .common import COCO, MULTI_SCALE_FLIP, Body, row
+from .common import COCO, MULTI_SCALE_FLIP, RANGE_SCALE_FLIP, Body, row
 
 MEAN = (123.68, 116.779, 103.939)
 STD = (58.393, 57.12, 57.375)
 BOXES = replace(
     COCO,
     sync_batch_norm=True,
-    train_transforms=(Resize(((1333, 640), (1333, 800)), draw="range"), Flip()),
+    train_transforms=RANGE_SCALE_FLIP,
 )
 MASKS = replace(BOXES, needs_masks=True, train_transforms=MULTI_SCALE_FLIP)
 BBOX_HEAD = partial(BoxHead, convs=4, fcs=1, norm=BN)
