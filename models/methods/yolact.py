@@ -228,12 +228,16 @@ class Protonet(nn.Module):
         return total / max(count, 1)
 
 
+def resized(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, H, W) masks to (N, h, w), bilinearly; N may be zero."""
+    return F.interpolate(masks[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
 def small_masks(target: Targets, size: tuple[int, int]) -> Tensor:
     """The (N, H, W) masks of a target at (h, w), 0 or 1."""
     if target.masks is None:
         raise ValueError("Targets.masks: this detector learns masks, but the targets have none")
-    small = F.interpolate(target.masks[None].float(), size=size, mode="bilinear", align_corners=False)[0]
-    return (small > 0.5).float()
+    return (resized(target.masks.float(), size) > 0.5).float()
 
 
 class SegmentationHead(nn.Module):
@@ -253,7 +257,8 @@ class SegmentationHead(nn.Module):
         for own, target in zip(wanted, targets, strict=True):
             masks = small_masks(target, (int(logits.shape[2]), int(logits.shape[3])))
             # The published weights were trained with the classes moved by one channel, the first to the last.
-            own.index_reduce_(0, (target.labels - 1) % len(own), masks, "amax")
+            channel = (target.labels - 1) % len(own)
+            own.scatter_reduce_(0, channel[:, None, None].expand_as(masks), masks, "amax")
         total = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
         return total / (len(logits) * logits.shape[2] * logits.shape[3])
 
@@ -289,8 +294,7 @@ class YOLACT(Detector):
             boxes = to_batch_frame(found.boxes, images, index)
             masks = self.mask_head.masks(prototypes[index], coefficients, boxes, images.sizes[index])
             size = images.output_size(index)
-            large = F.interpolate(masks[None], size=size, mode="bilinear", align_corners=False)[0]
-            detections.append(replace(found, masks=large > self.test.mask_threshold))
+            detections.append(replace(found, masks=resized(masks, size) > self.test.mask_threshold))
         return detections
 
 
