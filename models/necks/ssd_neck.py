@@ -25,7 +25,8 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        length = x.float().pow(2).sum(dim=1, keepdim=True).sqrt() + EPS
+        # Unlike a square root of squares, its gradient is finite where all channels are zero.
+        length = torch.linalg.vector_norm(x.float(), dim=1, keepdim=True) + EPS
         return (self.weight[:, None, None].float() * x.float() / length).to(x.dtype)
 
 
