@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -69,10 +68,6 @@ class CocoEvaluator(CollectingEvaluator):
             return mask_pairs(truth, truth.crowd, row, masks)
 
         super().__init__(truth, overlaps if "segm" in self.kinds else None)
-
-    def update_from_json(self, path: str | Path) -> None:
-        """Score a COCO results file. Errors and rules: ``Collector.add_results_file``."""
-        self._collected.add_results_file(path)
 
     def scored(self, kind: Kind) -> Scored:
         """The matching of one kind, from which all figures come."""

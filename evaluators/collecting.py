@@ -393,6 +393,10 @@ class CollectingEvaluator:
         """Add the detections of some images, in original pixels; each image once. Errors: ``Collector.add``."""
         self._collected.add(image_ids, detections)
 
+    def update_from_json(self, path: str | Path) -> None:
+        """Score a file in the form of COCO results. Errors and rules: ``Collector.add_results_file``."""
+        self._collected.add_results_file(path)
+
     def merge(self, other: CollectingEvaluator) -> None:
         """Add what another rank collected."""
         self.merge_state(other.state())

@@ -9,7 +9,6 @@ class is not annotated exhaustively. An image keeps 300 detections over all clas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -78,10 +77,6 @@ class LvisEvaluator(CollectingEvaluator):
             return mask_pairs(truth, self._no_crowd, row, masks)
 
         super().__init__(truth, overlaps if "segm" in self.kinds else None)
-
-    def update_from_json(self, path: str | Path) -> None:
-        """Score an LVIS results file. Errors and rules: ``Collector.add_results_file``."""
-        self._collected.add_results_file(path)
 
     def scored(self, kind: Kind) -> Scored:
         """The matching of one kind, from which all figures come."""

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from .batching import Batch, Collate
-from .checkpoint import Run, load, require_fitting
+from .checkpoint import MANIFEST, Run, load, require_fitting
 from .datasets.adapter import evaluator_for
 from .datasets.base import DetectionDataset
 from .datasets.loader import Loader
@@ -56,8 +56,8 @@ def evaluate(
 
     Args:
         dataset: a DetectionDataset; where it carries splits, ``val`` is scored.
-        what: a Run or its folder, a detector, a weights file, a name of the zoo, or a predictions file (``.json`` in
-            the form of COCO results).
+        what: a Run or its folder, a detector, a weights file, a name of the zoo, or predictions: a ``.json`` file in
+            the form of COCO results, or the folder of the protocol's own text files (Pascal VOC, WIDER FACE).
         split: ``train``, ``val`` or ``test`` instead.
         protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own.
         batch_size, workers: of the loader.
@@ -70,7 +70,7 @@ def evaluate(
     """
     scored_on = scored_split(dataset, split)
     trained = None
-    if isinstance(what, (str, os.PathLike)) and Path(what).suffix == ".json":
+    if are_predictions(what):
         evaluator = read_predictions(scored_on, Path(what), protocol)
     else:
         trained = load(what)
@@ -103,8 +103,22 @@ def evaluate(
     return report
 
 
+def are_predictions(what: Any) -> bool:
+    """Whether this names what was predicted: a results file, or a folder that is no run."""
+    if not isinstance(what, (str, os.PathLike)):
+        return False
+    return Path(what).suffix == ".json" or (Path(what).is_dir() and not (Path(what) / MANIFEST).is_file())
+
+
 def read_predictions(dataset: DetectionDataset, path: Path, protocol: str | None = None) -> Evaluator:
-    """The evaluator with the detections of a COCO results file."""
+    """The evaluator with the detections of a COCO results file, or of a folder of the protocol's own text files."""
+    if path.is_dir():
+        evaluator = fitting_evaluator(dataset, False, protocol)
+        if not hasattr(evaluator, "update_from_results"):
+            kind = type(evaluator).__name__
+            raise RunError(f"{path}: a folder without {MANIFEST} is no run, and {kind} reads no folders of results")
+        evaluator.update_from_results(path)  # type: ignore[attr-defined]
+        return evaluator
     if not path.is_file():
         raise RunError(f"{path}: no such file")
     # The first entry says whether masks are there; the evaluator checks every one.
