@@ -6,6 +6,7 @@ Shape letters: B images, H x W locations, A anchors of a location, P anchors, K 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -29,7 +30,8 @@ from ..priors import anchor_grid
 from ..settings import DenseTest
 from ..structures import Detections, ImageBatch, Targets
 
-LIMIT = 1e8
+LIMIT = math.log(1e8)
+"""Logits count as no more than this where the joint logit is normalized."""
 
 
 class YOLOFHead(DenseHead):
@@ -60,7 +62,7 @@ class YOLOFHead(DenseHead):
         scores = self.cls_score(self.cls_subnet(x)).float().unflatten(1, (-1, self.num_classes))
         objectness = self.object_pred(located).float()[:, :, None]
         # The logit of the product of both probabilities.
-        both = 1 + scores.exp().clamp(max=LIMIT) + objectness.exp().clamp(max=LIMIT)
+        both = 1 + scores.clamp(max=LIMIT).exp() + objectness.clamp(max=LIMIT).exp()
         return [(scores + objectness - both.log()).flatten(1, 2)], [self.bbox_pred(located)]
 
     def loss(
