@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...ops.overlaps import elementwise_iou
+from ...ops.overlaps import pairwise_iou
 from ..backbones.resnet import ResNet
 from ..boxes import box_centres
 from ..dense.head import all_by_prior, by_prior, feature_sizes
@@ -107,17 +107,14 @@ class AutoAssignHead(FCOSHead):
 
         joint: (P, K) class times objectness scores. boxes: (P, 4). weights: (P, N) center prior.
         """
-        count = len(target)
-        if not count:
+        if not len(target):
             return joint.sum() * 0
-        pairs = boxes[:, None].expand(-1, count, 4).reshape(-1, 4)
-        wanted = target.boxes[None].expand(len(boxes), -1, 4).reshape(-1, 4)
-        overlap = elementwise_iou(pairs, wanted, kind="giou").view(-1, count)
-        located = (-BOX_WEIGHT * (1 - overlap)).exp()
+        located = (-BOX_WEIGHT * (1 - pairwise_iou(boxes, target.boxes, kind="giou"))).exp()
         confidence = joint[:, target.labels] * located
         weight = (confidence * CONFIDENCE_SCALE).exp() * weights
         weight = weight / weight.sum(dim=0, keepdim=True).clamp(min=EPS)
-        mean = (confidence * weight).sum(dim=0)
+        # Rounding may take the mean of perfect predictions beyond one.
+        mean = (confidence * weight).sum(dim=0).clamp(max=1)
         return self.positive_weight * F.binary_cross_entropy(mean, torch.ones_like(mean), reduction="sum")
 
     def negative_loss(self, joint: Tensor, boxes: Tensor, target: Targets, inside: Tensor) -> Tensor:
@@ -127,7 +124,7 @@ class AutoAssignHead(FCOSHead):
         """
         weight = torch.ones_like(joint)
         if len(target):
-            overlap = self.best_overlaps(boxes, target)
+            overlap = pairwise_iou(boxes, target.boxes).amax(dim=1)
             for label, own in zip(target.labels.tolist(), inside.t(), strict=True):
                 if bool(own.any()):
                     gain = 1 / (1 - overlap[own]).clamp(min=EPS)
@@ -136,14 +133,6 @@ class AutoAssignHead(FCOSHead):
         logits = joint * weight
         loss = logits**2 * F.binary_cross_entropy(logits, torch.zeros_like(logits), reduction="none")
         return self.negative_weight * loss.sum()
-
-    @staticmethod
-    def best_overlaps(boxes: Tensor, target: Targets) -> Tensor:
-        """(P,) IoU of each (P, 4) box with the object that it fits best."""
-        count = len(target)
-        pairs = boxes[:, None].expand(-1, count, 4).reshape(-1, 4)
-        wanted = target.boxes[None].expand(len(boxes), -1, 4).reshape(-1, 4)
-        return elementwise_iou(pairs, wanted).view(-1, count).amax(dim=1)
 
     def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: DenseTest) -> list[Detections]:
         logits, distances, objectness = outputs
