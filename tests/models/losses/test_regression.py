@@ -1,11 +1,28 @@
-"""The balanced L1 loss against its published gradient."""
+"""Losses on codes against their formulas, and the balanced L1 loss against its published gradient."""
 
 from __future__ import annotations
 
 import math
 
+import pytest
 import torch
-from sdk.models.losses import BalancedL1Loss
+from sdk.models.losses import BalancedL1Loss, L1Loss, SmoothL1Loss
+
+CODES = {
+    "l1": (L1Loss(weight=3.0), lambda d: 3 * d),
+    "smooth": (SmoothL1Loss(beta=0.5, weight=3.0), lambda d: 3 * (d * d if d < 0.5 else d - 0.25)),
+}
+
+
+@pytest.mark.parametrize("kind", CODES)
+def test_formula(kind):
+    loss, formula = CODES[kind]
+    torch.manual_seed(0)
+    pred, target, weight = torch.randn(5, 4), torch.randn(5, 4), torch.rand(5, 4)
+    each = [formula(abs(p - t)) for p, t in zip(pred.flatten().tolist(), target.flatten().tolist(), strict=True)]
+    total = sum(w * value for w, value in zip(weight.flatten().tolist(), each, strict=True))
+    assert float(loss(pred, target)) == pytest.approx(sum(each), rel=1e-4)
+    assert float(loss(pred, target, weight, 6.0)) == pytest.approx(total / 6, rel=1e-4)
 
 
 def test_balanced_l1_gradient():
