@@ -19,10 +19,10 @@ class MaxIoUAssigner:
     """A prior takes the ground truth that it overlaps most (Faster R-CNN, section 3.1.2).
 
     positive: from this IoU on. negative: background below this IoU, or from ``negative[0]`` to below
-    ``negative[1]``; between negative and positive a prior is ignored. min_positive: with ``match_low_quality``,
-    every ground truth also takes the priors that overlap it most, if their IoU is at least this (all of them, or
-    one where not ``match_all_best``). ignore: priors with more than this share of their area inside an ignored
-    region are ignored; none where it is None.
+    ``negative[1]``; between negative and positive a prior is ignored. match_low_quality: every ground truth also takes
+    the priors that overlap it most, if they do and their IoU is at least ``min_positive``: all of them, or the first
+    where not ``match_all_best``. ignore: priors with more than this share of their area inside one ignored region are
+    ignored; none where it is None.
     """
 
     positive: float = 0.5
@@ -56,7 +56,8 @@ class MaxIoUAssigner:
                 taken = overlaps == own_best
             else:
                 taken = torch.zeros_like(overlaps, dtype=torch.bool).scatter_(1, own_index, True)
-            taken &= own_best >= self.min_positive
+            # An object that overlaps nothing has no best prior: its zeros would be equal to all others.
+            taken &= (own_best >= self.min_positive) & (own_best > 0)
             # A prior that is the best of several ground truths goes to the last of them.
             numbers = torch.arange(1, count + 1, device=overlaps.device)[:, None]
             last = (taken * numbers).max(dim=0).values
