@@ -9,9 +9,21 @@ if TYPE_CHECKING:
     from .creation import create
     from .recipe import Recipe
     from .structures import Detections, ImageBatch, Proposals, Targets
+    from .tta import TTA
     from .zoo import find_recipe, recipes
 
-__all__ = ["Detections", "ImageBatch", "Proposals", "Recipe", "Targets", "create", "find_recipe", "names", "recipes"]
+__all__ = [
+    "TTA",
+    "Detections",
+    "ImageBatch",
+    "Proposals",
+    "Recipe",
+    "Targets",
+    "create",
+    "find_recipe",
+    "names",
+    "recipes",
+]
 
 _HOMES = {
     "create": ".creation",
@@ -20,6 +32,7 @@ _HOMES = {
     "ImageBatch": ".structures",
     "Proposals": ".structures",
     "Targets": ".structures",
+    "TTA": ".tta",
     "find_recipe": ".zoo",
     "recipes": ".zoo",
 }

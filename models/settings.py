@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+S = TypeVar("S")
 
 
 @dataclass
@@ -76,3 +80,15 @@ class CornerTest:
     nms_threshold: float = 0.5
     max_per_image: int = 100
     soft_nms: SoftNMS | None = field(default_factory=lambda: SoftNMS(method="gaussian"))
+
+
+def without_suppression(test: S) -> S:
+    """The settings by which every candidate stays, with the score and the box that it has by itself."""
+    off: dict[str, Any] = {
+        # No overlap is above it.
+        "nms_threshold": 2.0,
+        "max_per_image": sys.maxsize,
+        "soft_nms": None,
+        "score_voting": False,
+    }
+    return replace(test, **{f.name: off[f.name] for f in fields(test) if f.name in off})  # type: ignore[type-var, arg-type]

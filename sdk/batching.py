@@ -17,6 +17,7 @@ from torch import Tensor
 from .datasets.sample import Sample
 from .datasets.transforms import Preprocessing
 from .datasets.transforms.canvas import place
+from .datasets.transforms.geometry import resized
 from .models.recipe import Recipe
 from .models.structures import ImageBatch, Targets
 
@@ -106,6 +107,28 @@ class Collate:
             semantic=semantic,
             proposals=proposals,
         )
+
+
+@dataclass(frozen=True)
+class CollateViews:
+    """Makes batches of the same samples as a recipe tests them, one for each of the ``scales`` of its test size.
+
+    proposals: whether the detector reads them.
+    """
+
+    preprocessing: Preprocessing
+    proposals: bool = False
+    scales: tuple[float, ...] = (1.0,)
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
+        collate = Collate(self.preprocessing, proposals=self.proposals)
+        return [collate([tested(sample, self.preprocessing, scale) for sample in samples]) for scale in self.scales]
+
+
+def tested(sample: Sample, preprocessing: Preprocessing, scale: float) -> Sample:
+    """The sample at ``scale`` times the size at which it is tested."""
+    height, width = preprocessing.resized_size(sample.size, scale)
+    return resized(sample, (width, height), keep_ratio=False)
 
 
 def _padded(values: np.ndarray, height: int, width: int, fill: int) -> Tensor:

@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--batch-size", type=int, default=1)
     evaluate.add_argument("--workers", type=int)
     evaluate.add_argument("--device")
+    _views(evaluate)
     evaluate.add_argument("--out", help="folder for the report with pictures")
 
     predict = _verb(verbs, "predict", _predict, "find objects in images")
@@ -75,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", help="folder for pictures with the detections")
     predict.add_argument("--score-threshold", type=float, default=0.3)
     predict.add_argument("--device")
+    _views(predict)
 
     explore = _verb(verbs, "explore", _explore, "look at ground truth and predictions in the FiftyOne App")
     explore.add_argument("dataset", help=dataset)
@@ -105,6 +107,19 @@ def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser
     made = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     made.set_defaults(run=run)
     return made
+
+
+def _views(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--scales", type=float, nargs="+", help="factors of the test size to see every image at")
+    verb.add_argument("--flips", nargs="+", help="also see it mirrored: horizontal, vertical, diagonal")
+
+
+def _tta(options: argparse.Namespace) -> Any:
+    from .models import TTA
+
+    if options.scales is None and options.flips is None:
+        return None
+    return TTA(tuple(options.scales or (1.0,)), tuple(options.flips or ()))
 
 
 def _devices(text: str) -> str | int | list[int]:
@@ -142,6 +157,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         workers=options.workers,
         device=options.device,
+        tta=_tta(options),
         out=options.out,
     )
     print(as_text(report))
@@ -156,6 +172,7 @@ def _predict(options: argparse.Namespace) -> int:
         options.model,
         score_threshold=options.score_threshold,
         device=options.device,
+        tta=_tta(options),
         out=options.out,
         draw_threshold=options.score_threshold,
     )

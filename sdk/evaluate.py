@@ -13,12 +13,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from .batching import Batch, Collate
+from .batching import Batch, CollateViews
 from .checkpoint import MANIFEST, Run, load, require_fitting
 from .datasets.adapter import evaluator_for
 from .datasets.base import DetectionDataset
 from .datasets.loader import Loader
-from .datasets.transforms import Preprocessing, Resize, Transform
 from .errors import RunError, SdkError
 from .evaluators.analysis import confusion_matrix
 from .evaluators.base import Evaluator, Report, Value
@@ -28,7 +27,7 @@ from .evaluators.proposals import ProposalEvaluator
 from .models.methods.rpn import RPN
 from .models.recipe import Recipe
 from .models.structures import Detections
-from .models.tta import predict_with_flip
+from .models.tta import TTA, predict_views
 from .reporting import (
     Progress,
     curve_of,
@@ -50,6 +49,7 @@ def evaluate(
     batch_size: int = 1,
     workers: int | None = None,
     device: str | None = None,
+    tta: TTA | None = None,
     out: str | os.PathLike | None = None,
 ) -> Report:
     """Scores a detector, or what it predicted, by the dataset's own protocol.
@@ -62,6 +62,8 @@ def evaluate(
         protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own.
         batch_size, workers: of the loader.
         device: such as ``cuda:1``; a GPU where there is one.
+        tta: test-time augmentation, the views in which each image is seen; by default those of the recipe. The report
+            names them.
         out: folder for the report with pictures; by default ``evaluation`` in the run folder, none without a run.
 
     Raises:
@@ -78,8 +80,11 @@ def evaluate(
         fabric = single_device(device)
         trained.model.to(fabric.device)
         workers = default_workers() if workers is None else workers
-        evaluator = collect(scored_on, trained.model, trained.recipe, batch_size, workers, fabric, protocol)
+        tta = tta or recipe_views(trained.recipe)
+        evaluator = collect(scored_on, trained.model, trained.recipe, batch_size, workers, fabric, protocol, tta=tta)
     report = with_best_thresholds(evaluator.compute())
+    if tta is not None and tta != TTA():
+        report = replace(report, notes=(*report.notes, f"test-time augmentation: {tta}"))
     say(f"{report.protocol}: {headline(report)}")
     if out is None and isinstance(what, Run):
         out = what.folder / "evaluation"
@@ -96,7 +101,7 @@ def evaluate(
             draw_confusion(matrix, folder / "confusion.png")
             pictures.append(("What was there against what was said", folder / "confusion.png"))
         if trained is not None:
-            drawn = draw_examples(scored_on, trained, folder / "examples")
+            drawn = draw_examples(scored_on, trained, folder / "examples", tta=tta)
             pictures += [(f"{path.stem}: ground truth left, detections right", path) for path in drawn]
         source = str(what) if trained is None else trained.source
         say(f"the report is {write_report(report, folder, source, pictures)}")
@@ -148,16 +153,18 @@ def collect(
     fabric: Fabric,
     protocol: str | None = None,
     keep: Callable[[Sequence[Any], list[Detections]], None] | None = None,
+    tta: TTA | None = None,
 ) -> Evaluator:
     """The evaluator with a detector's detections: each process looks at its share of the images, the first gets all.
 
-    keep: is also given the image ids and detections of every batch, for those who want more than the scores.
+    keep: is also given the image ids and detections of every batch, for those who want more than the scores. tta: the
+    views in which each image is seen; by default those of the recipe.
     """
+    tta = tta or recipe_views(recipe)
     loader = Loader(
         dataset,
         batch_size=batch_size,
-        collate=Collate(recipe.preprocessing, proposals=recipe.needs_proposals),
-        transforms=test_transforms(recipe.preprocessing),
+        collate=CollateViews(recipe.preprocessing, proposals=recipe.needs_proposals, scales=tta.scales),
         workers=workers,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
@@ -167,13 +174,14 @@ def collect(
     training = model.training
     model.eval()
     with torch.no_grad(), fabric.autocast():
-        for done, batch in enumerate(loader, start=1):
-            found = predicted(model, batch.to(fabric.device), recipe)
+        for done, views in enumerate(loader, start=1):
+            found = predicted(model, [view.to(fabric.device) for view in views], recipe, tta)
+            image_ids = views[0].image_ids
             if evaluator is None:
                 evaluator = evaluator_for_model(dataset, model, found[0].masks is not None, protocol)
-            evaluator.update(batch.image_ids, found)
+            evaluator.update(image_ids, found)
             if keep is not None:
-                keep(batch.image_ids, found)
+                keep(image_ids, found)
             progress.show(done, "scoring", {})
     model.train(training)
     if fabric.world_size > 1:
@@ -221,11 +229,6 @@ def fitting_evaluator(dataset: DetectionDataset, masks: bool, protocol: str | No
     return evaluator
 
 
-def test_transforms(preprocessing: Preprocessing) -> tuple[Transform, ...]:
-    """The recipe's test-time resizing."""
-    return () if preprocessing.size is None else (Resize((preprocessing.size,), preprocessing.keep_ratio),)
-
-
 def default_workers() -> int:
     """One process a core that loads images, eight at most."""
     return min(8, os.cpu_count() or 1)
@@ -265,9 +268,15 @@ def single_device(device: str | None) -> Fabric:
     return Fabric(accelerator=kind, devices=[int(index)] if index else 1)
 
 
-def predicted(model: nn.Module, batch: Batch, recipe: Recipe) -> list[Detections]:
-    """Detections of a batch, on the CPU; of images and their mirror images together where the recipe says so."""
-    if recipe.test_flip:
-        return [found.to("cpu") for found in predict_with_flip(model, batch.images)]  # type: ignore[arg-type]
-    given = {"proposals": [target.proposals for target in batch.targets]} if recipe.needs_proposals else {}
-    return [found.to("cpu") for found in model.predict(batch.images, **given)]  # type: ignore[operator]
+def recipe_views(recipe: Recipe) -> TTA:
+    """The views in which the recipe's scores were published."""
+    return TTA(flips=("horizontal",)) if recipe.test_flip else TTA()
+
+
+def predicted(model: nn.Module, batches: Sequence[Batch], recipe: Recipe, tta: TTA) -> list[Detections]:
+    """Detections, on the CPU, of images of which there is one batch at each scale of ``tta``."""
+    proposals = None
+    if recipe.needs_proposals:
+        proposals = [[target.proposals for target in batch.targets] for batch in batches]
+    found = predict_views(model, [batch.images for batch in batches], tta.flips, proposals)  # type: ignore[arg-type]
+    return [one.to("cpu") for one in found]

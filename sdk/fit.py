@@ -37,10 +37,10 @@ from .checkpoint import (
 from .datasets.base import DetectionDataset
 from .datasets.loader import Loader
 from .datasets.sampling import Repeated, RepeatFactor, Sampler
-from .datasets.transforms import Flip, Preprocessing, Transform
+from .datasets.transforms import Flip, Preprocessing, Resize, Transform
 from .doctor import versions
 from .errors import NonFiniteLoss, RunError, require_same_classes
-from .evaluate import carries_splits, default_workers, score, test_transforms
+from .evaluate import carries_splits, default_workers, score
 from .models.recipe import Recipe, Sampling, Schedule
 from .optimization import AveragedWeights, lr_factor, make_optimizer
 from .reporting import MetricsLog, Progress, draw_curves, draw_examples, headline, say
@@ -406,7 +406,9 @@ def training_splits(
 
 def default_transforms(preprocessing: Preprocessing) -> tuple[Transform, ...]:
     """For a recipe without training transforms: the test size, and a flip half of the time."""
-    return (*test_transforms(preprocessing), Flip())
+    if preprocessing.size is None:
+        return (Flip(),)
+    return Resize((preprocessing.size,), preprocessing.keep_ratio), Flip()
 
 
 def samplers(sampling: Sampling) -> list[Sampler]:

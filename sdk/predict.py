@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .batching import Collate
+from .batching import CollateViews
 from .checkpoint import Trained, load
 from .datasets.reading import read_image
 from .datasets.sample import Sample
 from .drawing import draw_detections
 from .errors import SdkError
-from .evaluate import predicted, single_device, test_transforms
+from .evaluate import predicted, recipe_views, single_device
 from .models.structures import Detections
+from .models.tta import TTA
 from .reporting import save_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -55,6 +56,7 @@ def predict(
     score_threshold: float | None = None,
     batch_size: int = 1,
     device: str | None = None,
+    tta: TTA | None = None,
     draw: bool = False,
     draw_threshold: float = 0.3,
     out: str | os.PathLike | None = None,
@@ -68,6 +70,7 @@ def predict(
         score_threshold: leave out what scores less; by default the detector's own test setting.
         batch_size: images that go through the network together.
         device: such as ``cuda:1``; a GPU where there is one.
+        tta: test-time augmentation, the views in which each image is seen; by default those of the recipe.
         draw: add a picture with the detections of at least ``draw_threshold``.
         out: folder to write these pictures to, as PNG files; existing ones of the same name are replaced, and it may
             not be a folder that images are read from.
@@ -91,7 +94,7 @@ def predict(
     for start in range(0, len(sources), batch_size):
         part = sources[start : start + batch_size]
         pixels = [as_pixels(source) for source in part]
-        for place, (source, image, detections) in enumerate(zip(part, pixels, detect(trained, pixels)), start):
+        for place, (source, image, detections) in enumerate(zip(part, pixels, detect(trained, pixels, tta)), start):
             if score_threshold is not None:
                 detections = detections[detections.scores >= score_threshold]
             path = source if isinstance(source, Path) else None
@@ -105,25 +108,22 @@ def predict(
     return found[0] if single else found
 
 
-def detect(trained: Trained, images: Sequence[np.ndarray]) -> list[Detections]:
-    """Detections of (H, W, 3) uint8 RGB images in their own pixels, on the CPU."""
-    transforms = test_transforms(trained.recipe.preprocessing)
-    rng = np.random.default_rng(0)
-    samples = []
-    for number, image in enumerate(images):
-        nothing = np.zeros(0, np.int64)
-        sample = Sample(image, np.zeros((0, 4), np.float32), nothing, nothing.astype(bool), image_id=number)
-        for transform in transforms:
-            sample = transform(sample, rng)
-        samples.append(sample)
+def detect(trained: Trained, images: Sequence[np.ndarray], tta: TTA | None = None) -> list[Detections]:
+    """Detections of (H, W, 3) uint8 RGB images in their own pixels, on the CPU; ``tta`` as of ``predict``."""
     if trained.recipe.needs_proposals:
         raise SdkError(f"{trained.recipe.name} needs proposals; score it on a dataset that has them")
+    tta = tta or recipe_views(trained.recipe)
+    nothing = np.zeros(0, np.int64)
+    samples = [
+        Sample(image, np.zeros((0, 4), np.float32), nothing, nothing.astype(bool), image_id=number)
+        for number, image in enumerate(images)
+    ]
     device = next(trained.model.parameters()).device
-    batch = Collate(trained.recipe.preprocessing)(samples).to(device)
+    views = [view.to(device) for view in CollateViews(trained.recipe.preprocessing, scales=tta.scales)(samples)]
     training = trained.model.training
     trained.model.eval()
     with torch.no_grad():
-        found = predicted(trained.model, batch, trained.recipe)
+        found = predicted(trained.model, views, trained.recipe, tta)
     trained.model.train(training)
     return found
 

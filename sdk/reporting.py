@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .datasets.base import DetectionDataset
     from .evaluators.analysis import ConfusionMatrix
     from .evaluators.base import Report
+    from .models.tta import TTA
 
 
 def say(text: str) -> None:
@@ -220,7 +221,9 @@ def draw_confusion(matrix: ConfusionMatrix, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def draw_examples(dataset: DetectionDataset, trained: Trained, folder: Path, count: int = 8) -> list[Path]:
+def draw_examples(
+    dataset: DetectionDataset, trained: Trained, folder: Path, count: int = 8, tta: TTA | None = None
+) -> list[Path]:
     """Ground truth beside detections for some images spread over the dataset, as PNG files."""
     from .predict import detect
 
@@ -228,7 +231,7 @@ def draw_examples(dataset: DetectionDataset, trained: Trained, folder: Path, cou
     written = []
     for index in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)):
         sample = dataset[int(index)]
-        found = detect(trained, [sample.image])[0]
+        found = detect(trained, [sample.image], tta)[0]
         kept = sample.keep(~sample.ignore)
         names = [str(dataset.classes[label]) for label in kept.labels]
         pair = np.concatenate(

@@ -67,11 +67,12 @@ class Preprocessing:
         if self.divisor < 1:
             raise ValueError(f"Preprocessing.divisor: expected 1 or more, found {self.divisor!r}")
 
-    def resized_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) of an image of (H, W)."""
+    def resized_size(self, size: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
+        """(h, w) of an image of (H, W); ``scale`` multiplies ``self.size``, or the image's own size without one."""
         if self.size is None:
-            return size
-        return fitted_size(size, self.size) if self.keep_ratio else (self.size[1], self.size[0])
+            return fitted_size(size, (size[0] * scale, size[1] * scale))
+        bounds = self.size[0] * scale, self.size[1] * scale
+        return fitted_size(size, bounds) if self.keep_ratio else fitted_size((self.size[1], self.size[0]), bounds)
 
     def resize(self, image: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
         """(H, W, 3) uint8 to (h, w, 3) uint8 and the (x, y) factors w / W, h / H."""

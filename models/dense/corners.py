@@ -235,10 +235,10 @@ def paired_boxes(first: Corners, second: Corners, size: tuple[int, int], images:
     return torch.stack((x1, y1, x2, y2), dim=-1)
 
 
-def pair_candidates(
+def pair_detections(
     boxes: Tensor, first: Corners, second: Corners, fits: Tensor, images: ImageBatch, test: CornerTest
 ) -> list[Detections]:
-    """The best pairs of corners of the same class as detections, before suppression.
+    """Detections of each image from the best pairs of corners of the same class.
 
     boxes: (B, k, k, 4) in pixels from each image's upper left corner. fits: (B, k, k) bool, the two belong together.
     """
@@ -249,22 +249,17 @@ def pair_candidates(
     scores, pair = scores.topk(min(MAX_PAIRS, scores.shape[1]), dim=1)
     boxes = boxes.flatten(1, 2).gather(1, pair[..., None].expand(-1, -1, 4))
     labels = first.labels.gather(1, pair // second.labels.shape[1])
-    candidates = []
+    detections = []
     for index in range(len(images)):
-        keep = scores[index] > test.score_threshold
-        own = boxes[index, keep] / boxes.new_tensor(images.scale(index) * 2)
-        candidates.append(Detections(own, scores[index, keep], labels[index, keep]))
-    return candidates
-
-
-def suppressed(candidates: Detections, test: CornerTest) -> Detections:
-    """Suppression class by class among the candidates of one image."""
-    keep, scores = suppress(
-        candidates.boxes,
-        candidates.scores,
-        candidates.labels,
-        nms_threshold=test.nms_threshold,
-        max_per_image=test.max_per_image,
-        soft_nms=test.soft_nms,
-    )
-    return Detections(candidates.boxes[keep], scores, candidates.labels[keep])
+        fit = scores[index] > test.score_threshold
+        own, own_labels = boxes[index, fit] / boxes.new_tensor(images.scale(index) * 2), labels[index, fit]
+        keep, kept_scores = suppress(
+            own,
+            scores[index, fit],
+            own_labels,
+            nms_threshold=test.nms_threshold,
+            max_per_image=test.max_per_image,
+            soft_nms=test.soft_nms,
+        )
+        detections.append(Detections(own[keep], kept_scores, own_labels[keep]))
+    return detections

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ..roi.masks import MaskBranch
 from ..structures import Detections, ImageBatch, Targets
 
 T = TypeVar("T")
+
+
+class Candidates(NamedTuple):
+    """What a detector finds before any box suppresses another.
+
+    boxes: of each image. masks: the mask branch on this batch, where there is one.
+    """
+
+    boxes: list[Detections]
+    masks: MaskBranch | None = None
 
 
 class Detector(nn.Module):

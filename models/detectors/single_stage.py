@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..dense.head import DenseHead
+from ..settings import without_suppression
 from ..structures import Detections, ImageBatch, Targets
-from .base import Detector, full_precision
+from .base import Candidates, Detector, full_precision
 
 
 class SingleStageDetector(Detector):
@@ -29,3 +30,7 @@ class SingleStageDetector(Detector):
 
     def predict(self, images: ImageBatch) -> list[Detections]:
         return self.bbox_head.predict(self.outputs(images), images, self.test)
+
+    def candidates(self, images: ImageBatch) -> Candidates:
+        """What is found before suppression."""
+        return Candidates(self.bbox_head.predict(self.outputs(images), images, without_suppression(self.test)))

@@ -7,9 +7,10 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from ..settings import ProposalSettings, RoITest
+from ..roi.masks import MaskBranch, paste_detections
+from ..settings import ProposalSettings, RoITest, without_suppression
 from ..structures import Detections, ImageBatch, Proposals, Targets
-from .base import Detector
+from .base import Candidates, Detector
 
 
 class ProposalHead(Protocol):
@@ -43,11 +44,20 @@ class RoIHead(nn.Module):
         """Loss terms on (P, 4) proposals of each image, in batch pixels."""
         raise NotImplementedError
 
+    def predict_boxes(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
+    ) -> tuple[list[Detections], MaskBranch | None]:
+        """Detections of each image from its (P, 4) proposals, without masks, and the mask branch where there is one."""
+        raise NotImplementedError
+
     def predict(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
     ) -> list[Detections]:
-        """Detections of each image from its (P, 4) proposals."""
-        raise NotImplementedError
+        """Detections of each image from its (P, 4) proposals, with masks where there is a mask branch."""
+        detections, masks = self.predict_boxes(features, proposals, images, test)
+        if masks is None:
+            return detections
+        return paste_detections(masks(detections), detections, images, test.mask_threshold)
 
 
 class TwoStageDetector(Detector):
@@ -100,11 +110,23 @@ class TwoStageDetector(Detector):
 
     def predict(self, images: ImageBatch, proposals: Sequence[Tensor] | None = None) -> list[Detections]:
         features = self.features(images)
+        return self.roi_head.predict(features, self.test_proposals(features, images, proposals), images, self.test)
+
+    def candidates(self, images: ImageBatch, proposals: Sequence[Tensor] | None = None) -> Candidates:
+        """What is found before suppression; arguments as of ``predict``."""
+        features = self.features(images)
+        proposals = self.test_proposals(features, images, proposals)
+        return Candidates(*self.roi_head.predict_boxes(features, proposals, images, without_suppression(self.test)))
+
+    def test_proposals(
+        self, features: Sequence[Tensor], images: ImageBatch, given: Sequence[Tensor] | None
+    ) -> Sequence[Tensor]:
+        """(P, 4) proposals of each image, from the proposal head or as given from outside."""
         if self.rpn_head is not None:
-            proposals = [p.boxes for p in self.rpn_head.propose(self.rpn_head.outputs(features, images), images)]
-        elif proposals is None:
+            return [p.boxes for p in self.rpn_head.propose(self.rpn_head.outputs(features, images), images)]
+        if given is None:
             raise ValueError("this detector has no proposal head: pass proposals=[(P, 4) boxes of each image]")
-        return self.roi_head.predict(features, proposals, images, self.test)
+        return given
 
 
 def _required(proposals: Tensor | None) -> Tensor:

@@ -30,9 +30,8 @@ from ..dense.corners import (
     heat_loss,
     objects_on_map,
     offset_loss,
-    pair_candidates,
+    pair_detections,
     paired_boxes,
-    suppressed,
 )
 from ..dense.head import DenseHead
 from ..detectors.single_stage import SingleStageDetector
@@ -124,8 +123,7 @@ class CentripetalHead(DenseHead):
             losses = {name: losses.get(name, 0) + value for name, value in terms.items()}
         return losses
 
-    def candidates(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: CornerTest) -> list[Detections]:
-        """Pairs of corners of each image before suppression."""
+    def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: CornerTest) -> list[Detections]:
         tl_heat, br_heat, tl_off, br_off, _, _, tl_shift, br_shift = (kind[-1] for kind in outputs)
         tl, br = best_corners(tl_heat, tl_off, test), best_corners(br_heat, br_off, test)
         size = (int(tl_heat.shape[2]), int(tl_heat.shape[3]))
@@ -134,14 +132,7 @@ class CentripetalHead(DenseHead):
         between = paired_boxes(
             moved(tl, tl.gather(tl_shift).exp()), moved(br, -br.gather(br_shift).exp()), size, images
         )
-        return pair_candidates(boxes, tl, br, centres_agree(boxes, between, test.distance_threshold), images, test)
-
-    def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: CornerTest) -> list[Detections]:
-        return [self.select(found, test) for found in self.candidates(outputs, images, test)]
-
-    def select(self, candidates: Detections, test: CornerTest) -> Detections:
-        """Suppression class by class among the candidates of one image."""
-        return suppressed(candidates, test)
+        return pair_detections(boxes, tl, br, centres_agree(boxes, between, test.distance_threshold), images, test)
 
 
 def guiding_loss(shifts: Sequence[Tensor], objects: Objects, targets: Sequence[CornerTargets]) -> Tensor:

@@ -22,9 +22,8 @@ from ..dense.corners import (
     heat_loss,
     objects_on_map,
     offset_loss,
-    pair_candidates,
+    pair_detections,
     paired_boxes,
-    suppressed,
     values_at,
 )
 from ..dense.head import DenseHead
@@ -80,21 +79,13 @@ class CornerHead(DenseHead):
             losses = {name: losses.get(name, 0) + value for name, value in terms.items()}
         return losses
 
-    def candidates(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: CornerTest) -> list[Detections]:
-        """Pairs of corners of each image before suppression."""
+    def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: CornerTest) -> list[Detections]:
         tl_heat, br_heat, tl_emb, br_emb, tl_off, br_off = (kind[-1] for kind in outputs)
         tl, br = best_corners(tl_heat, tl_off, test), best_corners(br_heat, br_off, test)
         height, width = tl_heat.shape[2:]
         boxes = paired_boxes(tl, br, (height, width), images)
         distance = (tl.gather(tl_emb) - br.gather(br_emb).transpose(1, 2)).abs()
-        return pair_candidates(boxes, tl, br, distance <= test.distance_threshold, images, test)
-
-    def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: CornerTest) -> list[Detections]:
-        return [self.select(found, test) for found in self.candidates(outputs, images, test)]
-
-    def select(self, candidates: Detections, test: CornerTest) -> Detections:
-        """Suppression class by class among the candidates of one image."""
-        return suppressed(candidates, test)
+        return pair_detections(boxes, tl, br, distance <= test.distance_threshold, images, test)
 
 
 def cornernet(num_classes: int, *, backbone: Callable[[], HourglassNet]) -> SingleStageDetector:

@@ -233,9 +233,9 @@ class GridRoIHead(RoIHead):
         losses.update(self.grid_head.loss(heat, self.grid_head.targets(rois[chosen, 1:], wanted[chosen])))
         return losses
 
-    def predict(
+    def predict_boxes(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
-    ) -> list[Detections]:
+    ) -> tuple[list[Detections], None]:
         scores = self.bbox_head(self.bbox_roi_extractor(features, to_rois(proposals))).softmax(dim=1)[:, :-1]
         detections = [
             region_detections(clip_boxes(boxes, images.sizes[index]), own, images, index, test)
@@ -247,7 +247,7 @@ class GridRoIHead(RoIHead):
         for index, (boxes, own) in enumerate(zip(found, heat.split([len(d) for d in detections]))):
             moved = self.grid_head.boxes(boxes, own)
             result.append(replace(detections[index], boxes=to_output_frame(moved, images, index)))
-        return result
+        return result, None
 
 
 def grid_rcnn(

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.resnet import ResNet
-from ..boxes import to_batch_frame
 from ..detectors.two_stage import RoIHead, TwoStageDetector
 from ..layers import ConvModule
 from ..necks.fpn import FPN
@@ -24,16 +23,16 @@ from ..roi.cascade import (
     STAGE_WEIGHTS,
     add_stage_losses,
     cascade_assigners,
+    cascade_detections,
     cascade_samplers,
-    predict_boxes,
     refined_regions,
     stages,
 )
 from ..roi.extractor import roi_align_extractor
 from ..roi.mask_head import FCNMaskHead
+from ..roi.masks import MaskBranch, RegionMasks, detected_rois
 from ..roi.rois import sample_batch, to_rois
 from ..roi.semantic_head import COCO_STUFF_CLASSES, FusedSemanticHead, add_semantic, semantic_roi_extractor
-from ..roi.standard import paste_detections
 from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
 from .cascade_rcnn import STAGES, box_heads, first_stage
@@ -121,21 +120,24 @@ class HTCRoIHead(RoIHead):
             add_stage_losses(losses, stage, weight, mask_head.loss(mask_head.logits(flow[-1]), regions, targets))
         return losses
 
-    def predict(
+    def predict_boxes(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
-    ) -> list[Detections]:
+    ) -> tuple[list[Detections], MaskBranch]:
         semantic = None if self.semantic_head is None else self.semantic_head(features)[1]
-        detections = predict_boxes(
+        detections = cascade_detections(
             lambda stage, rois: self.boxes_forward(stage, features, semantic, rois),
             self.bbox_head,
             proposals,
             images,
             test,
         )
-        rois = to_rois([to_batch_frame(d.boxes, images, i) for i, d in enumerate(detections)])
-        flow = self.masks_forward(STAGES - 1, features, semantic, rois)
-        masks = [head.logits(x).sigmoid() for head, x in zip(self.mask_head, flow, strict=True)]
-        return paste_detections(torch.stack(masks).mean(dim=0), detections, images, test.mask_threshold)
+
+        def masks(found: Sequence[Detections]) -> RegionMasks:
+            flow = self.masks_forward(STAGES - 1, features, semantic, detected_rois(found, images))
+            each = [head.logits(x).sigmoid() for head, x in zip(self.mask_head, flow, strict=True)]
+            return RegionMasks(torch.stack(each).mean(dim=0))
+
+        return detections, masks
 
 
 def htc(

@@ -7,7 +7,6 @@ Shape letters: R regions, Q positive ones, C channels, S region size, M mask siz
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +14,15 @@ from torch import Tensor, nn
 
 from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
-from ..boxes import to_batch_frame
 from ..detectors.two_stage import RoIHead, TwoStageDetector
 from ..layers.init import init_kaiming, init_normal, init_xavier
 from ..necks.fpn import FPN
 from ..roi.box_head import BoxHead
 from ..roi.extractor import roi_align_extractor
 from ..roi.mask_head import FCNMaskHead, mask_targets
+from ..roi.masks import MaskBranch, RegionMasks, detected_rois, own_class
 from ..roi.rois import SampledRegions, sample_batch, to_rois
-from ..roi.standard import box_detections, own_class, paste_detections
+from ..roi.standard import box_detections
 from ..samplers import RandomSampler
 from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
@@ -144,20 +143,20 @@ class MaskScoringRoIHead(RoIHead):
         losses.update(self.mask_iou_head.loss(overlaps, mask_overlaps(mask, regions, targets)))
         return losses
 
-    def predict(
+    def predict_boxes(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
-    ) -> list[Detections]:
+    ) -> tuple[list[Detections], MaskBranch]:
         logits, codes = self.bbox_head(self.bbox_roi_extractor(features, to_rois(proposals)))
         detections = box_detections(self.bbox_head, proposals, logits, codes, images, test)
-        x = self.mask_roi_extractor(
-            features, to_rois([to_batch_frame(d.boxes, images, i) for i, d in enumerate(detections)])
-        )
-        masks = self.mask_head(x)
-        labels = torch.cat([d.labels for d in detections])
-        overlaps = own_class(self.mask_iou_head(x, own_class(masks, labels)), labels)
-        pasted = paste_detections(masks.sigmoid(), detections, images, test.mask_threshold)
-        parts = overlaps.split([len(d) for d in detections])
-        return [replace(d, mask_scores=own * d.scores) for d, own in zip(pasted, parts)]
+
+        def masks(found: Sequence[Detections]) -> RegionMasks:
+            x = self.mask_roi_extractor(features, detected_rois(found, images))
+            logits = self.mask_head(x)
+            labels = torch.cat([d.labels for d in found])
+            overlaps = own_class(self.mask_iou_head(x, own_class(logits, labels)), labels)
+            return RegionMasks(logits.sigmoid(), overlaps)
+
+        return detections, masks
 
 
 def ms_rcnn(num_classes: int, *, backbone: Callable[[], ResNet]) -> TwoStageDetector:

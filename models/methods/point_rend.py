@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
-from ..boxes import to_batch_frame
 from ..detectors.two_stage import RoIHead, TwoStageDetector
 from ..layers import ConvModule
 from ..layers.init import init_xavier
@@ -24,8 +23,9 @@ from ..necks.fpn import FPN
 from ..roi.box_head import BoxHead
 from ..roi.extractor import roi_align_extractor
 from ..roi.mask_head import own_class_loss
+from ..roi.masks import MaskBranch, RegionMasks, detected_rois, own_class
 from ..roi.rois import SampledRegions, sample_batch, to_rois
-from ..roi.standard import box_detections, own_class, paste_detections
+from ..roi.standard import box_detections
 from ..samplers import RandomSampler
 from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
@@ -217,15 +217,19 @@ class PointRendRoIHead(RoIHead):
         wanted = point_targets(points, regions, targets)
         return {**losses, "loss_point": F.binary_cross_entropy_with_logits(own_class(decided, labels), wanted)}
 
-    def predict(
+    def predict_boxes(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: PointRendTest
-    ) -> list[Detections]:
+    ) -> tuple[list[Detections], MaskBranch]:
         logits, codes = self.bbox_head(self.bbox_roi_extractor(features, to_rois(proposals)))
         detections = box_detections(self.bbox_head, proposals, logits, codes, images, test)
-        rois = to_rois([to_batch_frame(d.boxes, images, i) for i, d in enumerate(detections)])
-        coarse = self.mask_head(self.mask_roi_extractor(features, rois))
-        masks = self.refine(features, rois, coarse, torch.cat([d.labels for d in detections]), test)
-        return paste_detections(masks[:, None].sigmoid(), detections, images, test.mask_threshold)
+
+        def masks(found: Sequence[Detections]) -> RegionMasks:
+            rois = detected_rois(found, images)
+            coarse = self.mask_head(self.mask_roi_extractor(features, rois))
+            fine = self.refine(features, rois, coarse, torch.cat([d.labels for d in found]), test)
+            return RegionMasks(fine[:, None].sigmoid())
+
+        return detections, masks
 
     def refine(
         self, features: Sequence[Tensor], rois: Tensor, coarse: Tensor, labels: Tensor, test: PointRendTest

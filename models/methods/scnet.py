@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.resnet import ResNet
-from ..boxes import to_batch_frame
 from ..detectors.two_stage import RoIHead, TwoStageDetector
 from ..layers.init import init_kaiming, init_normal
 from ..necks.fpn import FPN
@@ -25,16 +24,16 @@ from ..roi.cascade import (
     STAGE_WEIGHTS,
     add_stage_losses,
     cascade_assigners,
+    cascade_detections,
     cascade_samplers,
-    predict_boxes,
     refined_regions,
     stages,
 )
 from ..roi.extractor import roi_align_extractor
 from ..roi.mask_head import FCNMaskHead
+from ..roi.masks import MaskBranch, RegionMasks, detected_rois
 from ..roi.rois import SampledRegions, sample_batch, to_rois
 from ..roi.semantic_head import COCO_STUFF_CLASSES, FusedSemanticHead, add_semantic, semantic_roi_extractor
-from ..roi.standard import paste_detections
 from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
 from .cascade_rcnn import STAGES, box_heads, first_stage
@@ -179,9 +178,9 @@ class SCNetRoIHead(RoIHead):
         own = self.mask_head.loss(masks, regions, targets)
         return {**losses, "loss_mask": sum(STAGE_WEIGHTS) * own["loss_mask"]}
 
-    def predict(
+    def predict_boxes(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
-    ) -> list[Detections]:
+    ) -> tuple[list[Detections], MaskBranch]:
         semantic = None if self.semantic_head is None else self.semantic_head(features)[1]
         context = self.glbctx_head(features)[1]
 
@@ -189,11 +188,12 @@ class SCNetRoIHead(RoIHead):
             shared = self.box_features(stage, features, semantic, context, rois)
             return self.bbox_head[stage].outputs(shared)
 
-        detections = predict_boxes(boxes_forward, self.bbox_head, proposals, images, test)
-        rois = to_rois([to_batch_frame(d.boxes, images, i) for i, d in enumerate(detections)])
-        relayed = self.box_features(STAGES - 1, features, semantic, context, rois)
-        masks = self.masks_forward(features, semantic, context, rois, relayed)
-        return paste_detections(masks.sigmoid(), detections, images, test.mask_threshold)
+        def masks(found: Sequence[Detections]) -> RegionMasks:
+            rois = detected_rois(found, images)
+            relayed = self.box_features(STAGES - 1, features, semantic, context, rois)
+            return RegionMasks(self.masks_forward(features, semantic, context, rois, relayed).sigmoid())
+
+        return cascade_detections(boxes_forward, self.bbox_head, proposals, images, test), masks
 
 
 def scnet(

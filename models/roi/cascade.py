@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from ..assigners import MaxIoUAssigner
-from ..boxes import to_batch_frame
 from ..detectors.two_stage import RoIHead
 from ..samplers import RandomSampler, Sampler
 from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
 from .box_head import RegionHead, region_labels
 from .mask_head import FCNMaskHead
+from .masks import MaskBranch, RegionMasks, detected_rois
 from .rois import Assign, SampledRegions, sample_batch, to_rois
-from .standard import box_detections, paste_detections
+from .standard import box_detections
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -82,17 +82,21 @@ class CascadeRoIHead(RoIHead):
                 proposals = refined_regions(head, regions, logits, codes, images)
         return losses
 
-    def predict(
+    def predict_boxes(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
-    ) -> list[Detections]:
-        detections = predict_boxes(
+    ) -> tuple[list[Detections], MaskBranch | None]:
+        detections = cascade_detections(
             lambda stage, rois: self.boxes_forward(stage, features, rois), self.bbox_head, proposals, images, test
         )
         if not len(self.mask_head):
-            return detections
-        rois = to_rois([to_batch_frame(d.boxes, images, i) for i, d in enumerate(detections)])
-        masks = [self.masks_forward(stage, features, rois).sigmoid() for stage in range(len(self.mask_head))]
-        return paste_detections(torch.stack(masks).mean(dim=0), detections, images, test.mask_threshold)
+            return detections, None
+
+        def masks(found: Sequence[Detections]) -> RegionMasks:
+            rois = detected_rois(found, images)
+            each = [self.masks_forward(stage, features, rois).sigmoid() for stage in range(len(self.mask_head))]
+            return RegionMasks(torch.stack(each).mean(dim=0))
+
+        return detections, masks
 
 
 def stages(parts: Sequence[M]) -> Sequence[M]:
@@ -134,7 +138,7 @@ def refined_regions(
     return refined
 
 
-def predict_boxes(
+def cascade_detections(
     boxes_forward: Callable[[int, Tensor], tuple[Tensor, Tensor]],
     heads: Sequence[RegionHead],
     proposals: Sequence[Tensor],

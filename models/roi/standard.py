@@ -6,14 +6,11 @@ Shape letters: R regions of all images, P proposals of one image, N detections o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
-from ...ops.paste_masks import paste_masks
 from ..assigners import MaxIoUAssigner
-from ..boxes import to_batch_frame, to_output_frame
+from ..boxes import to_output_frame
 from ..dense.postprocess import multiclass_nms
 from ..detectors.two_stage import RoIHead
 from ..samplers import RandomSampler, Sampler
@@ -21,6 +18,7 @@ from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
 from .box_head import RegionHead
 from .mask_head import FCNMaskHead
+from .masks import MaskBranch, RegionMasks, detected_rois
 from .rois import Assign, SampledRegions, sample_batch, to_rois
 
 
@@ -86,22 +84,18 @@ class StandardRoIHead(RoIHead):
             losses.update(self.mask_head.loss(masks, regions, targets))
         return losses
 
-    def predict(
-        self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
-    ) -> list[Detections]:
-        detections = self.predict_boxes(features, proposals, images, test)
-        if self.mask_head is None:
-            return detections
-        rois = to_rois([to_batch_frame(d.boxes, images, i) for i, d in enumerate(detections)])
-        logits = self.masks_forward(features, rois)
-        return paste_detections(logits.sigmoid(), detections, images, test.mask_threshold)
-
     def predict_boxes(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
-    ) -> list[Detections]:
-        """Detections without masks."""
+    ) -> tuple[list[Detections], MaskBranch | None]:
         logits, codes = self.boxes_forward(features, to_rois(proposals))
-        return box_detections(self.bbox_head, proposals, logits, codes, images, test)
+        detections = box_detections(self.bbox_head, proposals, logits, codes, images, test)
+        if self.mask_head is None:
+            return detections, None
+
+        def masks(found: Sequence[Detections]) -> RegionMasks:
+            return RegionMasks(self.masks_forward(features, detected_rois(found, images)).sigmoid())
+
+        return detections, masks
 
 
 def box_detections(
@@ -137,21 +131,3 @@ def region_detections(
         factors=factors,
     )
     return found
-
-
-def own_class(masks: Tensor, labels: Tensor) -> Tensor:
-    """(R, K, M, M) masks of every class, or (R, 1, M, M), to the (R, M, M) of each region's label."""
-    if masks.shape[1] == 1:
-        return masks[:, 0]
-    return masks[torch.arange(len(masks), device=masks.device), labels]
-
-
-def paste_detections(
-    probabilities: Tensor, detections: Sequence[Detections], images: ImageBatch, threshold: float
-) -> list[Detections]:
-    """Add full-size masks to detections: (R, K, M, M) probabilities of the detections of all images, in order."""
-    result = []
-    for index, (found, own) in enumerate(zip(detections, probabilities.split([len(d) for d in detections]))):
-        masks = paste_masks(own_class(own, found.labels), found.boxes, images.output_size(index), threshold)
-        result.append(replace(found, masks=masks))
-    return result

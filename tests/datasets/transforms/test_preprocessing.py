@@ -88,6 +88,17 @@ def test_fitted_size_stays_within_its_bounds(h, w, bounds):
     assert max(new) == max(bounds) or min(new) == min(bounds)
 
 
+@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([None, (1333, 800), (512, 300)]), st.booleans())
+def test_scaled_sizes(h, w, size, keep_ratio):
+    preprocessing = Preprocessing(size=size, keep_ratio=keep_ratio)
+    if size is None:
+        assert preprocessing.resized_size((h, w)) == (h, w)
+    elif not keep_ratio:
+        assert preprocessing.resized_size((h, w)) == (size[1], size[0])
+    once, twice = preprocessing.resized_size((h, w)), preprocessing.resized_size((h, w), 2.0)
+    assert all(abs(large - 2 * small) <= 1 or small == 1 for small, large in zip(once, twice))
+
+
 @given(st.integers(1, 3000), st.integers(1, 3000))
 def test_centered_padding_sets_the_low_bits(h, w):
     """CornerNet pads an edge to edge | 127, which is one less than the next multiple of 128."""

@@ -12,11 +12,12 @@ from sdk.models.dense.corners import (
     objects_on_map,
     offset_loss,
 )
+from sdk.models.detectors.single_stage import SingleStageDetector
 from sdk.models.losses.corners import AssociativeEmbeddingLoss, GaussianFocalLoss
 from sdk.models.methods.cornernet import CornerHead
 from sdk.models.settings import CornerTest
 from sdk.models.structures import ImageBatch, Targets
-from sdk.models.tta import mirrored_images, predict_with_flip
+from sdk.models.tta import predict_views
 from torchvision.ops import box_iou
 
 
@@ -162,13 +163,13 @@ def test_perfect_maps_cost_little_and_losses_are_finite_without_objects() -> Non
     assert [name for name, p in head.named_parameters() if p.grad is None] == []
 
 
-class FixedDetector(torch.nn.Module):
+class FixedDetector(SingleStageDetector):
     """Reads corners from the pixels themselves: channel 0 holds upper left, channel 1 lower right corners."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.bbox_head = CornerHead(num_classes=1, levels=1, channels=8)
-        self.test = CornerTest(score_threshold=0.5)
+        head = CornerHead(num_classes=1, levels=1, channels=8)
+        nothing = torch.nn.Identity()
+        super().__init__(backbone=nothing, neck=nothing, bbox_head=head, test=CornerTest(score_threshold=0.5))
 
     def outputs(self, images: ImageBatch) -> tuple[list[torch.Tensor], ...]:
         heat = [[images.pixels[:, i : i + 1] * 8 - 4] for i in range(2)]
@@ -183,22 +184,9 @@ def test_flip_adds_what_is_found_in_the_mirror_image() -> None:
     pixels[0, 0, 3, 19 - 2] = pixels[0, 1, 9, 19 - 8] = 1
     images = ImageBatch(pixels, [(16, 20)], [(32, 40)], [(0.5, 0.5)])
     model = FixedDetector()
-    alone = model.bbox_head.predict(model.outputs(images), images, model.test)[0].boxes.tolist()
+    alone = model.predict(images)[0].boxes.tolist()
     assert [8.0, 6.0, 20.0, 24.0] in alone
-    both = predict_with_flip(model, images)[0].boxes.tolist()  # type: ignore[arg-type]
+    both = predict_views(model, [images], ["horizontal"])[0].boxes.tolist()
     assert [8.0, 6.0, 20.0, 24.0] in both
     assert [40 - 16.0, 6.0, 40 - 4.0, 18.0] in both
     assert [40 - 16.0, 6.0, 40 - 4.0, 18.0] not in alone
-
-
-def test_mirrored_images_stay_at_their_place() -> None:
-    pixels = torch.zeros(1, 3, 4, 6)
-    pixels[0, :, 1:3, 1:4] = torch.tensor([[1.0, 2, 3], [4, 5, 6]])
-    mirrored = mirrored_images(ImageBatch(pixels, [(2, 3)], offsets=[(1, 1)]))
-    assert mirrored.pixels[0, 0].tolist() == [[0] * 6, [0, 3, 2, 1, 0, 0], [0, 6, 5, 4, 0, 0], [0] * 6]
-    assert bool((pixels[0, 0, 1, 1:4] == torch.tensor([1.0, 2, 3])).all())
-
-
-def test_flip_test_of_a_detector_without_candidates_is_an_error() -> None:
-    with pytest.raises(ValueError, match="Linear"):
-        predict_with_flip(torch.nn.Linear(1, 1), batch_of(some_targets()))  # type: ignore[arg-type]
