@@ -5,46 +5,73 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from sdk.models.backbones.darknet import Darknet
+from sdk.models.backbones.detectors_resnet import DetectoRSResNet
+from sdk.models.backbones.hourglass import HourglassNet
 from sdk.models.backbones.resnet import ResNet
+from sdk.models.backbones.trident_resnet import TridentResNet
+from sdk.models.backbones.vgg import SSDVGG
 from sdk.models.recipe import Recipe
 from sdk.models.structures import ImageBatch, Targets
 from sdk.models.zoo import recipes
 from torch import nn
 
 SMALL_RESNET = partial(ResNet, 18, frozen_stages=-1, norm_eval=False, base_channels=16)
+# What stands in for the backbone of a recipe, with outputs of the same strides.
+SMALL = {
+    ResNet: SMALL_RESNET,
+    Darknet: partial(SMALL_RESNET, out_stages=(1, 2, 3)),
+    SSDVGG: partial(SMALL_RESNET, out_stages=(1, 2)),
+    HourglassNet: partial(HourglassNet, channels=(16, 16, 24, 24, 24, 32), blocks=(1,) * 6, out_channels=64),
+}
+# Those whose method is in the backbone itself keep it.
+OWN_BACKBONE = (DetectoRSResNet, TridentResNet)
+
+
+def innermost(builder):
+    """What a chain of partial functions calls in the end."""
+    while isinstance(builder, partial):
+        builder = builder.func
+    return builder
+
+
+def backbone_of(recipe: Recipe):
+    """The class of the recipe's backbone; none where the method builds its own."""
+    return innermost(getattr(recipe.build, "keywords", {}).get("backbone"))
 
 
 def representatives() -> dict[str, Recipe]:
-    """The first recipe of every builder, by the recipe's name."""
+    """The first recipe of every method by its name, of those on one of the backbones above."""
     seen, found = set(), {}
     for name, recipe in recipes().items():
-        method = recipe.build
-        while isinstance(method, partial):
-            method = method.func
-        if method not in seen:
+        method = innermost(recipe.build)
+        if method not in seen and backbone_of(recipe) in (*SMALL, *OWN_BACKBONE):
             seen.add(method)
             found[name] = recipe
     return found
 
 
-def on_small_resnet(recipe: Recipe) -> bool:
-    """Whether the recipe's backbone is a ResNet that may be exchanged."""
-    body = getattr(recipe.build, "keywords", {}).get("backbone")
-    while isinstance(body, partial):
-        body = body.func
-    return body is ResNet
+def image_size(recipe: Recipe) -> int:
+    """Pixels of a side: as small as the method allows."""
+    return 300 if backbone_of(recipe) is SSDVGG else 128
 
 
 def small_detector(recipe: Recipe, num_classes: int = 3) -> nn.Module:
-    """The recipe's detector for three classes, on a small ResNet where it stands on a ResNet."""
+    """The recipe's detector, on a small backbone where the method is not in the backbone itself; all of it trains."""
     torch.manual_seed(0)
-    if on_small_resnet(recipe):
-        return recipe.build(num_classes, backbone=SMALL_RESNET)
-    return recipe.build(num_classes)
+    body = backbone_of(recipe)
+    if body in SMALL:
+        return recipe.build(num_classes, backbone=SMALL[body])
+    model = recipe.build(num_classes)
+    for module in model.modules():
+        if isinstance(module, OWN_BACKBONE):
+            module.frozen_stages, module.norm_eval = -1, False
+    return model.requires_grad_(True)
 
 
-def batch(recipe: Recipe, objects: tuple[int, int], size: int = 128) -> tuple[ImageBatch, list[Targets]]:
+def batch(recipe: Recipe, objects: tuple[int, int]) -> tuple[ImageBatch, list[Targets]]:
     """Two images of noise, the second smaller, with so many objects each."""
+    size = image_size(recipe)
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randn(2, 3, size, size, generator=generator)
     targets = []
