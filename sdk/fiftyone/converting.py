@@ -67,12 +67,22 @@ def to_fiftyone(dataset: DetectionDataset, name: str | None = None) -> Any:
         "protocol": getattr(dataset, "protocol", "coco"),
         "frequencies": None if columns.frequencies is None else [str(f) for f in columns.frequencies],
         "masks": columns.segments is not None,
+        "ground_truth": _sets_of(dataset),
     }
     samples = _samples(fo, dataset, columns, paths)
     made.add_samples(samples, dynamic=False, validate=False, num_samples=len(paths))
     made.info["complete"] = True
     made.save()
     return made
+
+
+def _sets_of(dataset: DetectionDataset) -> str | None:
+    """The folder of the three sets of WIDER FACE; none for other datasets and where it is missing."""
+    try:
+        folder = getattr(dataset, "ground_truth", None)
+    except DatasetError:
+        return None
+    return None if folder is None else os.path.abspath(folder)
 
 
 def image_paths(dataset: DetectionDataset) -> list[str]:
@@ -181,13 +191,22 @@ class FiftyOneDataset(IndexedDataset):
     """What a FiftyOne view holds, as a dataset to train on and to score with.
 
     index, image_root: see ``IndexedDataset``. protocol: by which it is scored. sample_ids: FiftyOne's own ids of the
-    images.
+    images. ground_truth: folder of the three sets of WIDER FACE.
     """
 
-    def __init__(self, *, index: Index, image_root: Path, protocol: str, sample_ids: Sequence[str]) -> None:
+    def __init__(
+        self,
+        *,
+        index: Index,
+        image_root: Path,
+        protocol: str,
+        sample_ids: Sequence[str],
+        ground_truth: Path | None = None,
+    ) -> None:
         super().__init__(index=index, image_root=image_root)
         self.protocol = protocol
         self.sample_ids = tuple(sample_ids)
+        self.ground_truth = ground_truth
 
 
 def from_fiftyone(view: Any, field: str = GROUND_TRUTH, *, protocol: str | None = None) -> FiftyOneDataset:
@@ -200,8 +219,9 @@ def from_fiftyone(view: Any, field: str = GROUND_TRUTH, *, protocol: str | None 
     Args:
         view: of images with a field of detections.
         field: that field.
-        protocol: ``coco``, ``lvis`` or ``voc``; by default the one that the dataset came with. Those of Cityscapes and
-            WIDER Face need files that only their folders have; from here COCO's takes their place.
+        protocol: ``coco``, ``lvis``, ``voc``, ``cityscapes`` or ``wider_face``; by default the one that the dataset
+            came with. Cityscapes' finds void pixels in the instance maps beside the photos, and the sets of WIDER FACE
+            stand in files of their own, from where they lay when the dataset came.
 
     Raises:
         DatasetError: where the field is missing or holds something else, or an image's size cannot be found.
@@ -240,12 +260,13 @@ def from_fiftyone(view: Any, field: str = GROUND_TRUTH, *, protocol: str | None 
         frequencies = np.array([*info["frequencies"], *["r"] * (len(classes) - len(info["frequencies"]))])
         rows = {name: Ragged.of(extra[name]) for name in present[1:]}
         annotations = replace(annotations, frequencies=frequencies, **rows)
-    protocol = str(protocol or info.get("protocol", "coco"))
+    sets = info.get("ground_truth")
     return FiftyOneDataset(
         index=Index(annotations, tuple(classes), tuple(category_ids)),
         image_root=Path(root),
-        protocol="coco" if protocol in ("cityscapes", "wider_face") else protocol,
+        protocol=str(protocol or info.get("protocol", "coco")),
         sample_ids=sample_ids,
+        ground_truth=None if sets is None else Path(sets),
     )
 
 

@@ -8,6 +8,7 @@ Shape letters: T IoU thresholds, K classes, R recall levels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import fiftyone as fo
@@ -32,6 +33,8 @@ PROTOCOLS = ("coco", "lvis", "voc", "cityscapes", "wider_face")
 # What is written to labels and samples beside FiftyOne's own tp, fp, fn, id and iou.
 PREDICTION_FIELDS = {"error": fo.StringField, "missing": fo.FloatField}
 TRUTH_FIELDS = {"mistake": fo.StringField, "mistakenness": fo.FloatField}
+# So many samples' labels are held in memory while their marks are written.
+SAMPLES_AT_ONCE = 200
 
 
 class ProtocolEvaluationConfig(DetectionEvaluationConfig):
@@ -69,7 +72,11 @@ class ProtocolEvaluationConfig(DetectionEvaluationConfig):
 
 
 class ProtocolEvaluation(DetectionEvaluation):
-    """Scores all samples at once, then marks them one by one."""
+    """Scores all samples at once, takes its matches image by image, then writes all marks.
+
+    Marks are written a label field at a time: saving a sample whose labels were changed one by one takes FiftyOne time
+    that grows with the square of their number (a minute for 700).
+    """
 
     config: ProtocolEvaluationConfig
 
@@ -84,7 +91,7 @@ class ProtocolEvaluation(DetectionEvaluation):
         evaluator: Any = self.config._evaluator
         if evaluator is None:
             dataset = from_fiftyone(samples, self.config.gt_field, protocol=self.config.protocol)
-            evaluator = _evaluator_of(dataset, samples, self.config.pred_field)
+            evaluator = _evaluator_of(dataset, samples, self.config.pred_field, self.config.protocol)
             self._rows = {sample_id: row for row, sample_id in enumerate(dataset.sample_ids)}
         else:
             ids = samples.values(["id", "image_id"])
@@ -93,6 +100,11 @@ class ProtocolEvaluation(DetectionEvaluation):
         self._truth = evaluator.truth
         kind = self.report.main.partition("/")[0]
         self._matches = evaluator.matches(kind, iou=self.config.iou)
+        if len(self._matches.detection) != len(self._truth.labels):
+            raise SdkError(
+                f"{self.gt_field} has {len(self._truth.labels)} objects, and the protocol scores those "
+                f"{len(self._matches.detection)} of its own files; score what was edited by another protocol"
+            )
         self.scored = evaluator.scored(kind) if hasattr(evaluator, "scored") else None
         self.breakdown = None if self.scored is None else error_breakdown(self.scored)
         self._mistakes = None
@@ -101,9 +113,10 @@ class ProtocolEvaluation(DetectionEvaluation):
         found = self._matches.found
         self._order = np.argsort(found.images, kind="stable")
         self._starts = np.searchsorted(found.images[self._order], np.arange(len(self._truth.image_ids) + 1))
+        self._marks: dict[str, dict[str, Any]] = {}
 
     def evaluate(self, doc: Any, eval_key: str | None = None) -> list[tuple]:
-        """Marks the objects of one sample; gives its matches."""
+        """The matches of one sample; what its labels are marked with is kept."""
         row = self._rows[doc.id]
         start, stop = (int(v) for v in self._truth.offsets[row : row + 2])
         gts, preds = (doc[f].detections if doc[f] is not None else [] for f in (self.gt_field, self.pred_field))
@@ -120,9 +133,7 @@ class ProtocolEvaluation(DetectionEvaluation):
             truth = int(matches.truth[d])
             gt = gts[truth - start] if truth >= 0 else None
             mark = "ignored" if matches.ignored[d] else "tp" if gt is not None else "fp"
-            if eval_key is not None:
-                self._mark(pred, eval_key, mark, gt, float(matches.iou[d]))
-                self._explain(pred, eval_key, d)
+            self._mark(pred, mark, gt, float(matches.iou[d]), self._explained(d))
             if mark == "tp" and gt is not None:
                 result.append((gt.label, pred.label, float(matches.iou[d]), pred.confidence, gt.id, pred.id))
             elif mark == "fp":
@@ -137,11 +148,7 @@ class ProtocolEvaluation(DetectionEvaluation):
         for truth, gt in enumerate(gts, start):
             d = int(matches.detection[truth])
             mark = "ignored" if matches.truth_ignored[truth] else "tp" if d >= 0 else "fn"
-            if eval_key is not None:
-                self._mark(gt, eval_key, mark, by_row.get(d), float(matches.iou[d]) if d >= 0 else 0.0)
-                if self._mistakes is not None and self._mistakes.kind[truth]:
-                    gt[f"{eval_key}_mistake"] = str(self._mistakes.kind[truth])
-                    gt[f"{eval_key}_mistakenness"] = float(self._mistakes.wrong[truth])
+            self._mark(gt, mark, by_row.get(d), float(matches.iou[d]) if d >= 0 else 0.0, self._doubted(truth))
             if mark == "fn" and truth not in paired:
                 result.append((gt.label, None, None, None, gt.id, None))
         if eval_key is not None:
@@ -149,16 +156,36 @@ class ProtocolEvaluation(DetectionEvaluation):
             doc[f"{eval_key}_mistakes"] = float(matches.found.scores[wrong].sum() + matches.missed[start:stop].sum())
         return result
 
-    def _mark(self, label: Any, eval_key: str, mark: str, partner: Any, iou: float) -> None:
-        label[eval_key] = mark
-        label[f"{eval_key}_id"] = "" if partner is None else partner.id
-        label[f"{eval_key}_iou"] = None if partner is None else iou
+    def _mark(self, label: Any, mark: str, partner: Any, iou: float, more: dict[str, Any]) -> None:
+        about = {"_id": "", "_iou": None} if partner is None else {"_id": partner.id, "_iou": iou}
+        self._marks[label.id] = {"": mark, **about, **more}
 
-    def _explain(self, pred: Any, eval_key: str, d: int) -> None:
-        if self.breakdown is not None and self._mistakes is not None and self.breakdown.kind[d] >= 0:
-            pred[f"{eval_key}_error"] = ERRORS[self.breakdown.kind[d]]
-            if self._mistakes.missing[d] > 0:
-                pred[f"{eval_key}_missing"] = float(self._mistakes.missing[d])
+    def _explained(self, d: int) -> dict[str, Any]:
+        """What is wrong with a detection."""
+        if self.breakdown is None or self._mistakes is None or self.breakdown.kind[d] < 0:
+            return {}
+        missing = float(self._mistakes.missing[d])
+        return {"_error": ERRORS[self.breakdown.kind[d]], **({"_missing": missing} if missing > 0 else {})}
+
+    def _doubted(self, truth: int) -> dict[str, Any]:
+        """Why a ground truth is probably wrong."""
+        if self._mistakes is None or not self._mistakes.kind[truth]:
+            return {}
+        return {"_mistake": str(self._mistakes.kind[truth]), "_mistakenness": float(self._mistakes.wrong[truth])}
+
+    def _write_marks(self, dataset: Any, sample_ids: Sequence[str], eval_key: str) -> None:
+        """Marks the labels of the whole samples, also where the scored view shows some of their labels only."""
+        for start in range(0, len(sample_ids), SAMPLES_AT_ONCE):
+            part = dataset.select(sample_ids[start : start + SAMPLES_AT_ONCE])
+            marked: dict[str, dict[str, Any]] = {self.gt_field: {}, self.pred_field: {}}
+            for sample in part.select_fields([self.gt_field, self.pred_field]).iter_samples():
+                for field, by_sample in marked.items():
+                    for label in () if sample[field] is None else sample[field].detections:
+                        for name, value in self._marks.get(label.id, {}).items():
+                            label[eval_key + name] = value
+                    by_sample[sample.id] = sample[field]
+            for field, by_sample in marked.items():
+                part.set_values(field, by_sample, key_field="id", dynamic=False)
 
     def _taken_for(self, d: int) -> int | None:
         """The missed ground truth of another class that a false detection lies on."""
@@ -168,7 +195,9 @@ class ProtocolEvaluation(DetectionEvaluation):
         return truth if self._matches.missed[truth] else None
 
     def generate_results(self, samples, matches, eval_key=None, classes=None, missing=None, progress=None):
-        """The figures, curves and matches."""
+        """Writes the marks; gives figures, curves and matches."""
+        if eval_key is not None:
+            self._write_marks(samples._dataset, samples.values("id"), eval_key)
         precision, recall, thresholds, ious = curves_of(self.report, self.scored, self._truth.classes)
         figures = {name: figure.value for name, figure in self.report.metrics.items()}
         return ProtocolResults(
@@ -270,11 +299,11 @@ def curves_of(report: Report, scored: Any, classes: Any) -> tuple[np.ndarray, np
     return precision, recall, thresholds, [0.5]
 
 
-def _evaluator_of(dataset: FiftyOneDataset, samples: Any, field: str) -> Any:
+def _evaluator_of(dataset: FiftyOneDataset, samples: Any, field: str, protocol: str | None) -> Any:
     """The evaluator of the labels of a field; image after image, so that masks do not pile up."""
     label_of = {name: i for i, name in enumerate(dataset.classes)}
     masked = dataset.annotations.segments is not None and samples.count(f"{field}.detections.mask") > 0
-    evaluator = fitting_evaluator(dataset, masked)
+    evaluator = fitting_evaluator(dataset, masked, protocol)
     for row, sample in enumerate(samples.select_fields(field).iter_samples()):
         height, width = (int(v) for v in dataset.annotations.image_sizes[row])
         size = (height, width)

@@ -5,6 +5,7 @@ Shape letters: D detections of all images.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -18,7 +19,14 @@ from ..checkpoint import Run, load, require_fitting
 from ..datasets.base import DetectionDataset
 from ..datasets.masks import check_rle
 from ..errors import SdkError
-from ..evaluate import collect, default_workers, fitting_evaluator, read_predictions, single_device
+from ..evaluate import (
+    are_predictions,
+    collect,
+    default_workers,
+    fitting_evaluator,
+    read_predictions,
+    single_device,
+)
 from ..evaluators.base import Evaluator
 from ..evaluators.collecting import encode_masks
 from ..models.structures import Detections
@@ -73,8 +81,8 @@ def predictions_of(
     """Runs a detector, or reads what it predicted.
 
     Args:
-        what: a Run or its folder, a detector, a weights file, a name of the zoo, a COCO results file (``.json``), or
-            the Detections of all images in the dataset's order.
+        what: a Run or its folder, a detector, a weights file, a name of the zoo, a COCO results file (``.json``), a
+            folder of the protocol's own text files, or the Detections of all images in the dataset's order.
         protocol: by which they are scored; by default the dataset's own.
         batch_size, workers, device: as in ``sdk.evaluate``.
 
@@ -91,9 +99,11 @@ def predictions_of(
                 encoded = encode_masks(one.masks)
                 masks.update({(place[image_id], i): mask["counts"] for i, mask in enumerate(encoded)})
 
-    if isinstance(what, (str, os.PathLike)) and Path(what).suffix == ".json":
+    if are_predictions(what):
         evaluator = read_predictions(dataset, Path(what), protocol)
-        return Predictions.of(evaluator, _masks_of_results(Path(what), place, set(dataset.category_ids)))
+        if Path(what).is_file():
+            masks = _masks_of_results(Path(what), place, set(dataset.category_ids))
+        return Predictions.of(evaluator, masks)
     if isinstance(what, Sequence) and not isinstance(what, str) and all(isinstance(d, Detections) for d in what):
         if len(what) != len(dataset):
             raise SdkError(f"detections of {len(what)} images, and the dataset has {len(dataset)}; give one for each")
@@ -127,12 +137,16 @@ def source_of(what: Any) -> str | None:
     """Names what the predictions come from, so that the same is recognized again; none where it may have changed."""
     if isinstance(what, Run):
         what = what.weights_file
-    elif isinstance(what, (str, os.PathLike)) and Path(what).is_dir():
+    elif isinstance(what, (str, os.PathLike)) and Path(what).is_dir() and not are_predictions(what):
         what = Run(what).weights_file
-    if not isinstance(what, (str, os.PathLike)) or not Path(what).is_file():
+    if not isinstance(what, (str, os.PathLike)) or not Path(what).exists():
         return None
-    stat = Path(what).stat()
-    return f"{Path(what).resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    files = [file for file in sorted(Path(what).rglob("*")) if file.is_file()] or [Path(what)]
+    digest = hashlib.sha256()
+    for file in files:
+        stat = file.stat()
+        digest.update(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def add_predictions(made: Any, dataset: DetectionDataset, found: Predictions, field: str) -> None:

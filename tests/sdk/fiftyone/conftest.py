@@ -1,11 +1,9 @@
-"""A FiftyOne with a database of its own, in a folder that goes away."""
+"""A FiftyOne with a database of its own, in a folder of the test run's."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 
-import numpy as np
 import pytest
 from sdk.datasets import Coco, Voc
 
@@ -13,11 +11,10 @@ pytest.importorskip("fiftyone", reason="FiftyOne is not installed")
 
 
 @pytest.fixture(scope="session")
-def fo():
+def fo(tmp_path_factory):
     """FiftyOne with a real database; nothing of the user's is read or written."""
-    folder = tempfile.mkdtemp(prefix="fiftyone-")
     if not {"FIFTYONE_DATABASE_DIR", "FIFTYONE_DATABASE_URI"} & os.environ.keys():
-        os.environ["FIFTYONE_DATABASE_DIR"] = folder
+        os.environ["FIFTYONE_DATABASE_DIR"] = str(tmp_path_factory.mktemp("database"))
     os.environ["FIFTYONE_SHOW_PROGRESS_BARS"] = "false"
     from sdk.fiftyone.starting import start
 
@@ -37,8 +34,3 @@ def coco(shared) -> Coco:
 @pytest.fixture(scope="session")
 def bccd(shared) -> Voc:
     return Voc(shared / "data" / "bccd", split="test")
-
-
-def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    union = np.logical_or(a, b).sum()
-    return 1.0 if union == 0 else float(np.logical_and(a, b).sum() / union)

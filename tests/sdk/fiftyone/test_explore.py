@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 
 import numpy as np
@@ -85,6 +86,34 @@ def test_labels_read_back_give_the_same_figures(explored):
     assert explored.values("predictions.detections.again") == explored.values("predictions.detections.eval")
     explored.delete_evaluation("again")
     assert not [field for field in explored.get_field_schema(flat=True) if "again" in field]
+
+
+def test_a_filtered_view_keeps_the_other_labels(explored, fo):
+    from sdk.fiftyone.evaluation import register
+
+    register()
+    before = explored.count("predictions.detections")
+    sure = explored.filter_labels("predictions", fo.ViewField("confidence") > 0.5, only_matches=False)
+    shown = sure.count("predictions.detections")
+    results = sure.evaluate_detections("predictions", gt_field="ground_truth", eval_key="sure", method="sdk-coco")
+    assert 0 < shown < before
+    assert explored.count("predictions.detections") == before
+    assert sum(mark is not None for mark in explored.values("predictions.detections.sure", unwind=True)) == shown
+    assert results.figures["bbox/AP"] < explored.load_evaluation_results("eval").figures["bbox/AP"]
+    explored.delete_evaluation("sure")
+
+
+def test_marking_takes_time_in_proportion(fo):
+    """Saving samples whose labels were changed one by one takes a minute here."""
+    shapes = Shapes(1, size=(64, 64), seed=8)
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 40, (800, 2))
+    boxes = torch.tensor(np.concatenate([corners, corners + 10], axis=1))
+    found = [Detections(boxes, torch.tensor(random.random(800)), torch.zeros(800, dtype=torch.int64))]
+    start = time.process_time()
+    made = sdk.explore(shapes, found, split="train", launch=False)
+    assert time.process_time() - start < 15
+    assert made.count_values("predictions.detections.eval")["fp"] > 50
 
 
 def test_views_lead_to_the_failures(explored):

@@ -1,0 +1,107 @@
+"""Loading and scoring many images in FiftyOne: ``python -m benchmarks.explore [--images N] [--predictions N]``.
+
+Images, annotations and predictions are drawn into a temporary folder, which also holds the database. Memory is the
+largest resident set of this process, MongoDB's own not included (Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SIZE = (120, 160)
+CLASSES = 80
+OBJECTS = 7
+"""On each image."""
+
+
+def write_dataset(folder: Path, images: int, predictions: int) -> tuple[Path, Path]:
+    """A COCO instances file with small pictures, and a results file: objects that were moved a little, and noise."""
+    random = np.random.default_rng(0)
+    height, width = SIZE
+    entries, annotations, results = [], [], []
+    ends = np.linspace(0, predictions, images + 1).astype(int)
+    for image in range(images):
+        picture = np.full((height, width, 3), random.integers(60, 200, 3), np.uint8)
+        corners = random.uniform((0, 0), (width - 60, height - 60), (OBJECTS, 2))
+        boxes = np.concatenate([corners, random.uniform(8, 60, (OBJECTS, 2))], axis=1)
+        labels = random.integers(1, CLASSES + 1, OBJECTS)
+        for (x, y, w, h), label in zip(boxes.tolist(), labels.tolist()):
+            cv2.rectangle(picture, (round(x), round(y)), (round(x + w), round(y + h)), (3 * label, 255 - label, 90), -1)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image + 1,
+                    "category_id": label,
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                }
+            )
+        for number in range(ends[image + 1] - ends[image]):
+            about = number % OBJECTS
+            right = random.random() < 0.7
+            x, y, w, h = (boxes[about] + random.normal(0, 3, 4)).tolist()
+            results.append(
+                {
+                    "image_id": image + 1,
+                    "category_id": int(labels[about]) if right else int(random.integers(1, CLASSES + 1)),
+                    "bbox": [x, y, max(w, 1.0), max(h, 1.0)],
+                    "score": float(random.random()),
+                }
+            )
+        cv2.imwrite(str(folder / f"{image}.jpg"), picture)
+        entries.append({"id": image + 1, "file_name": f"{image}.jpg", "height": height, "width": width})
+    categories = [{"id": i, "name": f"class {i}"} for i in range(1, CLASSES + 1)]
+    content = {"images": entries, "annotations": annotations, "categories": categories}
+    (folder / "instances.json").write_text(json.dumps(content))
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder / "instances.json", folder / "results.json"
+
+
+def main() -> None:
+    """Prints a table of seconds and memory."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.explore", description=__doc__)
+    parser.add_argument("--images", type=int, default=5_000)
+    parser.add_argument("--predictions", type=int, default=100_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="benchmark-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        os.environ["FIFTYONE_DATABASE_DIR"] = str(folder / "database")
+        os.environ["SDK_CACHE"] = str(folder / "cache")
+        (folder / "database").mkdir()
+        from sdk.datasets import Coco
+
+        import sdk
+        from sdk.fiftyone.starting import start
+
+        annotations, results = write_dataset(folder, options.images, options.predictions)
+        print(f"{os.cpu_count()} cores, load at the start {os.getloadavg()[0]:.1f}")
+        fo = start()
+        dataset = Coco(annotations=annotations, images=folder)
+        rows = []
+        for step in ("load and evaluate", "open again"):
+            wall, own = time.perf_counter(), time.process_time()
+            made = sdk.explore(dataset, results, launch=False)
+            rows.append((step, time.perf_counter() - wall, time.process_time() - own))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        shown = made.load_evaluation_results("eval").mAP()
+        official = sdk.evaluate(dataset, results)["bbox/AP"]
+        print(f"load at the end {os.getloadavg()[0]:.1f}; AP in FiftyOne {shown:.6f}, by sdk.evaluate {official:.6f}")
+        print(f"{len(made)} images, {made.count('predictions.detections')} predictions, at most {peak:.0f} MiB")
+        print("| step | seconds | of this process's CPU |\n|---|---|---|")
+        for step, wall, own in rows:
+            print(f"| {step} | {wall:.1f} | {own:.1f} |")
+        fo.delete_dataset(made.name)
+
+
+if __name__ == "__main__":
+    main()
