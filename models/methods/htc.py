@@ -45,7 +45,7 @@ class HTCMaskHead(FCNMaskHead):
     """
 
     def __init__(self, *, num_classes: int, follows: bool, channels: int = 256) -> None:
-        super().__init__(num_classes=num_classes, channels=channels)
+        super().__init__(num_classes=num_classes, in_channels=channels, channels=channels)
         self.conv_res = ConvModule(channels, channels, 1, activation=nn.ReLU(inplace=True)) if follows else None
 
     def shared(self, x: Tensor, previous: Tensor | None = None) -> Tensor:

@@ -169,7 +169,8 @@ class SCNetRoIHead(RoIHead):
             shared = self.box_features(stage, features, semantic, context, rois)
             logits, codes = head.outputs(shared)
             add_stage_losses(losses, stage, weight, head.loss(logits, codes, regions))
-            proposals = refined_regions(head, regions, logits, codes, images)
+            if stage + 1 < STAGES:
+                proposals = refined_regions(head, regions, logits, codes, images)
         relayed = torch.cat(
             [own[: len(r.matched)] for own, r in zip(shared.split([len(r.boxes) for r in regions]), regions)]
         )
