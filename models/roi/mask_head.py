@@ -101,9 +101,10 @@ def mask_targets(regions: Sequence[SampledRegions], targets: Sequence[Targets], 
     for region, target in zip(regions, targets, strict=True):
         if target.masks is None:
             raise ValueError("Targets.masks: this detector learns masks, but the targets have none")
-        masks = target.masks[region.matched, None].to(region.boxes.dtype)
-        own = torch.arange(len(masks), device=masks.device, dtype=region.boxes.dtype)[:, None]
-        rois = torch.cat((own, region.positive_boxes), dim=1)
-        cut = roi_align(masks, rois, size, 1.0, 0, aligned=True) if len(masks) else masks.new_zeros(0, 1, size, size)
+        # Every object's mask is made floating point once, however many regions it has.
+        objects, which = region.matched.unique(return_inverse=True)
+        masks = target.masks[objects, None].to(region.boxes.dtype)
+        rois = torch.cat((which[:, None].to(masks.dtype), region.positive_boxes), dim=1)
+        cut = roi_align(masks, rois, size, 1.0, 0, aligned=True) if len(rois) else masks.new_zeros(0, 1, size, size)
         wanted.append((cut[:, 0] >= 0.5).to(cut.dtype))
     return torch.cat(wanted)
