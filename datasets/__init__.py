@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .combining import concat, repeat, split, subset
     from .deepfashion import DeepFashion
     from .errors import DatasetError, DatasetWarning
+    from .ignore_lists import ignoring
     from .loader import Loader
     from .lvis import Lvis
     from .sample import Sample
@@ -45,6 +46,7 @@ _HOMES = {
     "concat": "combining",
     # FiftyOne is imported by these alone.
     "from_fiftyone": ".fiftyone.converting",
+    "ignoring": "ignore_lists",
     "repeat": "combining",
     "split": "combining",
     "subset": "combining",
@@ -72,6 +74,7 @@ __all__ = [
     "WiderFace",
     "concat",
     "from_fiftyone",
+    "ignoring",
     "repeat",
     "split",
     "subset",

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +50,11 @@ class Subset:
     def annotations(self) -> Annotations:
         """The ground truth as columns."""
         return columns_of(self.dataset).select(self.indices)
+
+    @property
+    def ground_truth(self) -> Path | None:
+        """Folder of the three sets of WIDER FACE."""
+        return getattr(self.dataset, "ground_truth", None)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -71,9 +71,8 @@ class CityscapesEvaluator(CollectingEvaluator):
         if truth.segmentation is None:
             raise ValueError("the Cityscapes protocol needs masks, and the dataset has none")
         segmentation = truth.segmentation
-        photos = [Path(dataset.path(i)) for i in range(len(dataset))] if hasattr(dataset, "path") else []  # type: ignore[attr-defined]
+        photos = [Path(dataset.info(i).path or "") for i in range(len(dataset))]
         self._maps = [instance_map(photo) if len(photo.parents) > 3 else None for photo in photos]
-        self._maps = self._maps or [None] * len(truth.image_ids)
 
         def overlaps(row: int, masks: list[RLE], areas: np.ndarray) -> Pairs:
             start, stop = int(truth.offsets[row]), int(truth.offsets[row + 1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,24 +116,21 @@ def export_coco(
 def export_ignore(view: Any, path: str | os.PathLike, tags: Sequence[str] = ("ignore",)) -> dict[str, list]:
     """Writes which images and annotations carry one of the tags: ``{"images": [...], "annotations": [...]}`` of ids.
 
+    ``datasets.ignoring(dataset, path)`` is the dataset without these images, with these objects ignored.
+
     Raises:
         SdkError: when the file exists.
     """
     _require_new(Path(path))
-    images = view.match_tags(list(tags)).values("image_id")
     tagged = view.select_labels(tags=list(tags), fields=GROUND_TRUTH)
-    ids = {
-        "images": images,
+    found = {
+        "images": view.match_tags(list(tags)).values("image_id"),
         "annotations": tagged.values(f"{GROUND_TRUTH}.detections.annotation_id", unwind=True),
     }
+    # What was drawn in the App has no id, and is not in the files that the list is for.
+    ids = {name: [i for i in values if i is not None] for name, values in found.items()}
     write_json(Path(path), ids)
     return ids
-
-
-def read_ignore(path: str | os.PathLike) -> tuple[set[Any], set[Any]]:
-    """Ids of images and of annotations to leave out, as ``export_ignore`` wrote them."""
-    content = json.loads(Path(path).read_bytes())
-    return set(content["images"]), set(content["annotations"])
 
 
 def _require_new(*paths: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from sdk.datasets.base import ImageInfo
 from sdk.datasets.index import Annotations, Builder, Ragged
 from sdk.datasets.masks import check_rle
 
@@ -26,6 +27,11 @@ class ColumnDataset:
 
     def __len__(self) -> int:
         return len(self.annotations.image_ids)
+
+    def info(self, index: int) -> ImageInfo:
+        height, width = self.annotations.image_sizes[index].tolist()
+        labels = self.annotations.labels[self.annotations.rows(index)]
+        return ImageInfo(self.annotations.image_ids[index].item(), (height, width), labels)
 
 
 def dataset_of(content: dict[str, Any]) -> ColumnDataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from oracles import ColumnDataset
+from sdk.datasets.base import ImageInfo
 from sdk.datasets.cityscapes import CLASSES, read_maps
 from sdk.evaluators.base import Evaluator
 from sdk.evaluators.cityscapes import CityscapesEvaluator
@@ -22,8 +24,8 @@ class Layout(ColumnDataset):
 
     root: Path
 
-    def path(self, index: int) -> Path:
-        return self.root / self.annotations.image_files[index]
+    def info(self, index: int) -> ImageInfo:
+        return replace(super().info(index), path=str(self.root / self.annotations.image_files[index]))
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from sdk.datasets import Coco, Shapes, to_fiftyone
+from sdk.datasets import Coco, Shapes, ignoring, to_fiftyone
+from sdk.datasets.index import columns_of
 
 import sdk
 from sdk.errors import SdkError
 from sdk.fiftyone.bundle import open_bundle, save_bundle
-from sdk.fiftyone.exporting import as_coco, export_coco, export_ignore, read_ignore
+from sdk.fiftyone.exporting import as_coco, export_coco, export_ignore
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,11 @@ def test_fixes_are_exported_with_a_list(fo, tmp_path):
     two.ground_truth.detections[0].tags.append("ignore")
     two.save()
     export_ignore(made, tmp_path / "ignore.json")
-    images, annotations = read_ignore(tmp_path / "ignore.json")
-    assert images == {one.image_id}
-    assert annotations == {two.ground_truth.detections[0].annotation_id}
+    two.ground_truth.detections[-1].tags.append("ignore")
+    two.save()
+    export_ignore(made, tmp_path / "all.json")
+    assert (tmp_path / "all.json").read_text() == (tmp_path / "ignore.json").read_text()
+    wrong = two.ground_truth.detections[0].annotation_id
+    fewer = ignoring(shapes, tmp_path / "ignore.json")
+    assert [fewer[i].image_id for i in range(len(fewer))] == [1, 2, 3]
+    assert columns_of(fewer).annotation_ids[columns_of(fewer).ignore].tolist() == [wrong]
