@@ -7,15 +7,9 @@ import statistics
 
 import pytest
 import torch
+from plain_boxes import iou
 from sdk.models.assigners import BACKGROUND, ATSSAssigner
 from sdk.models.priors import anchor_grid
-
-
-def iou(a, b):
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    inter = max(width, 0) * max(height, 0)
-    return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
 
 
 def by_hand(levels, boxes, topk):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from plain_boxes import area, intersection, iou, random_boxes
 from sdk.models.assigners import BACKGROUND, IGNORED, MaxIoUAssigner
+from sdk.models.assigners.approx_max_iou import ApproxMaxIoUAssigner
 
 
 def by_hand(priors, boxes, rule, ignored):
@@ -83,6 +84,31 @@ def test_without_objects_all_are_background():
     got = MaxIoUAssigner(ignore=0.5)(priors, torch.zeros(0, 4), priors[:1])
     assert got.matched.tolist() == [BACKGROUND] * 5
     assert len(MaxIoUAssigner()(torch.zeros(0, 4), priors).matched) == 0
+
+
+def test_the_best_of_several_shapes():
+    """A location that takes part overlaps an object as much as its best shape does, and is assigned by these."""
+    shapes, boxes = random_boxes(300, seed=0).reshape(100, 3, 4), random_boxes(6, seed=1)
+    usable = torch.rand(100, generator=torch.Generator().manual_seed(2)) > 0.3
+    rule = MaxIoUAssigner(positive=0.5, negative=0.3)
+    got = ApproxMaxIoUAssigner(rule)(shapes, usable, boxes)
+    overlaps = [[max(iou(s, box) for s in place) for place in shapes.tolist()] for box in boxes.tolist()]
+    taken = {best_of(row, usable): number for number, row in enumerate(overlaps)}
+    for place in range(100):
+        own, number = [row[place] for row in overlaps], taken.get(place)
+        if not usable[place]:
+            wanted = IGNORED
+        elif number is not None or max(own) >= 0.5:
+            wanted = own.index(max(own)) if number is None else number
+        else:
+            wanted = BACKGROUND if max(own) < 0.3 else IGNORED
+        assert int(got.matched[place]) == wanted
+        assert float(got.overlaps[place]) == pytest.approx(max(own) if usable[place] else 0, abs=1e-5)
+
+
+def best_of(overlaps, usable):
+    """The location that takes part and overlaps most."""
+    return max((overlap, place) for place, overlap in enumerate(overlaps) if usable[place])[1]
 
 
 def test_ground_truths_come_first():
