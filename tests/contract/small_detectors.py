@@ -53,7 +53,7 @@ def representatives() -> dict[str, Recipe]:
 
 def image_size(recipe: Recipe) -> int:
     """Pixels of a side: as small as the method allows."""
-    return 300 if backbone_of(recipe) is SSDVGG else 128
+    return 300 if backbone_of(recipe) is SSDVGG else 96
 
 
 def small_detector(recipe: Recipe, num_classes: int = 3) -> nn.Module:
@@ -87,7 +87,7 @@ def batch(recipe: Recipe, objects: tuple[int, int]) -> tuple[ImageBatch, list[Ta
                 labels=torch.arange(count) % 3,
                 masks=masks,
                 semantic=torch.zeros(size, size, dtype=torch.uint8),
-                proposals=torch.tensor([[8.0, 8, 60, 70], [20, 30, 100, 90], [0, 0, 30, 30]]),
+                proposals=torch.tensor([[8.0, 8, 60, 70], [20, 30, 80, 76], [0, 0, 30, 30]]),
             )
         )
     return ImageBatch(pixels, [(size, size), (size - 20, size - 12)]), targets
