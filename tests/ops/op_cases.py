@@ -177,7 +177,7 @@ CASES = [
     *(
         Case(
             "corner_pool",
-            lambda n, t, d=direction: [torch.randn(2, 3, 7, n, dtype=torch.float64).to(t), d],
+            lambda n, t, d=direction: [torch.randn(2, 3, n, n, dtype=torch.float64).to(t), d],
             lambda x, d: reference.corner_pool(x, DIRECTIONS[d]),
             (0,),
             (0,),

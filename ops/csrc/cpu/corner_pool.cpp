@@ -15,50 +15,107 @@ inline __attribute__((always_inline)) bool takes_over(W value, W best) {
   return (value != value) | (value >= best);
 }
 
-// Lines are walked side by side, so that one line's wait for its last maximum is another's turn.
+// Lines are walked side by side, a band of them at a time, so that one vector instruction serves many. In columns such
+// lanes are neighbours in memory; a band of rows is transposed, and becomes columns of a plane of its own.
 constexpr int64_t LANES = 64;
 
-template <typename T, bool ROWS, typename W = Wide<T>>
-SDK_SIMD void pool_lines(const T* __restrict input, T* __restrict out, const CornerPoolPlan& plan) {
-  const int64_t line_step = ROWS ? plan.line_step : 1;
-  for (int64_t first = 0; first < plan.lines; first += LANES) {
-    const int64_t lanes = std::min(LANES, plan.lines - first);
-    W best[LANES];
-    std::fill_n(best, LANES, -std::numeric_limits<W>::infinity());
-    for (int64_t i = 0; i < plan.length; ++i) {
-      const int64_t at = plan.first + first * line_step + i * plan.step;
-      for (int64_t lane = 0; lane < lanes; ++lane) {
-        const W value = static_cast<W>(input[at + lane * line_step]);
-        best[lane] = takes_over(value, best[lane]) ? value : best[lane];
-        out[at + lane * line_step] = static_cast<T>(best[lane]);
+// Columns of `length` pixels, side by side and `pitch` apart; walked upwards where `backwards`.
+struct Band {
+  int64_t lanes, length, pitch;
+  bool backwards;
+
+  int64_t row(int64_t i) const {
+    return (backwards ? length - 1 - i : i) * pitch;
+  }
+};
+
+template <typename T, typename W = Wide<T>>
+SDK_SIMD void pool_band(const T* __restrict input, const Band band, T* __restrict out) {
+  W best[LANES];
+  std::fill_n(best, LANES, -std::numeric_limits<W>::infinity());
+  for (int64_t i = 0; i < band.length; ++i) {
+    const int64_t row = band.row(i);
+    for (int64_t lane = 0; lane < band.lanes; ++lane) {
+      const W value = static_cast<W>(input[row + lane]);
+      best[lane] = takes_over(value, best[lane]) ? value : best[lane];
+      out[row + lane] = static_cast<T>(best[lane]);
+    }
+  }
+}
+
+// A pixel that takes over gets the gradients of all outputs from its own to the last before the next such pixel: they
+// are summed on the way back. `taken` is room for length x LANES marks.
+template <typename T, typename W = Wide<T>>
+SDK_SIMD void collect_band(
+    const T* __restrict input,
+    const T* __restrict grad,
+    const Band band,
+    uint8_t* __restrict taken,
+    T* __restrict out) {
+  W best[LANES], sum[LANES];
+  std::fill_n(best, LANES, -std::numeric_limits<W>::infinity());
+  std::fill_n(sum, LANES, W{0});
+  for (int64_t i = 0; i < band.length; ++i) {
+    const int64_t row = band.row(i);
+    for (int64_t lane = 0; lane < band.lanes; ++lane) {
+      const W value = static_cast<W>(input[row + lane]);
+      const bool takes = takes_over(value, best[lane]);
+      best[lane] = takes ? value : best[lane];
+      taken[i * LANES + lane] = takes;
+    }
+  }
+  for (int64_t i = band.length - 1; i >= 0; --i) {
+    const int64_t row = band.row(i);
+    for (int64_t lane = 0; lane < band.lanes; ++lane) {
+      const bool takes = taken[i * LANES + lane] != 0;
+      const W total = sum[lane] + static_cast<W>(grad[row + lane]);
+      out[row + lane] = static_cast<T>(takes ? total : W{0});
+      sum[lane] = takes ? W{0} : total;
+    }
+  }
+}
+
+// (rows, columns) to (columns, rows), tile by tile: of constant size, a tile is turned in registers.
+template <typename T>
+SDK_SIMD void transpose(const T* __restrict from, int64_t rows, int64_t columns, T* __restrict to) {
+  constexpr int64_t TILE = 16;
+  T tile[TILE][TILE], turned[TILE][TILE];
+  for (int64_t row = 0; row < rows; row += TILE) {
+    for (int64_t column = 0; column < columns; column += TILE) {
+      if (row + TILE > rows || column + TILE > columns) {
+        for (int64_t j = column; j < std::min(columns, column + TILE); ++j) {
+          for (int64_t i = row; i < std::min(rows, row + TILE); ++i) {
+            to[j * rows + i] = from[i * columns + j];
+          }
+        }
+        continue;
+      }
+      for (int64_t i = 0; i < TILE; ++i) {
+        std::copy_n(from + (row + i) * columns + column, TILE, tile[i]);
+      }
+      for (int64_t j = 0; j < TILE; ++j) {
+        for (int64_t i = 0; i < TILE; ++i) {
+          turned[j][i] = tile[i][j];
+        }
+      }
+      for (int64_t j = 0; j < TILE; ++j) {
+        std::copy_n(turned[j], TILE, to + (column + j) * rows + row);
       }
     }
   }
 }
 
-// The gradient of each output goes to where its maximum came from.
-template <typename T, bool ROWS, typename W = Wide<T>>
-SDK_SIMD void scatter_lines(
-    const T* __restrict input, const T* __restrict grad, W* __restrict sums, const CornerPoolPlan& plan) {
-  const int64_t line_step = ROWS ? plan.line_step : 1;
-  for (int64_t first = 0; first < plan.lines; first += LANES) {
-    const int64_t lanes = std::min(LANES, plan.lines - first);
-    W best[LANES];
-    int64_t source[LANES];
-    std::fill_n(best, LANES, -std::numeric_limits<W>::infinity());
-    for (int64_t i = 0; i < plan.length; ++i) {
-      const int64_t at = plan.first + first * line_step + i * plan.step;
-      for (int64_t lane = 0; lane < lanes; ++lane) {
-        const W value = static_cast<W>(input[at + lane * line_step]);
-        const bool taken = takes_over(value, best[lane]);
-        source[lane] = taken ? at + lane * line_step : source[lane];
-        best[lane] = taken ? value : best[lane];
-      }
-      for (int64_t lane = 0; lane < lanes; ++lane) {
-        sums[source[lane]] += static_cast<W>(grad[at + lane * line_step]);
-      }
-    }
-  }
+// Memory is read and written line by line, in `room`, as tiles straight from it would wait for it longer.
+template <typename T>
+void rows_to_columns(const T* rows, int64_t lanes, int64_t length, T* room, T* columns) {
+  std::copy_n(rows, lanes * length, room);
+  transpose(room, lanes, length, columns);
+}
+
+template <typename T>
+void columns_to_rows(const T* columns, int64_t lanes, int64_t length, T* room, T* rows) {
+  transpose(columns, length, lanes, room);
+  std::copy_n(room, lanes * length, rows);
 }
 
 Tensor corner_pool(const Tensor& x, int64_t direction) {
@@ -69,15 +126,25 @@ Tensor corner_pool(const Tensor& x, int64_t direction) {
     return out;
   }
   const CornerPoolPlan plan(x, direction);
+  const int64_t length = plan.length, area = plan.lines * length;
   for_floating(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const T* input = input_data<T>(x_in);
-    T* result = output_data<T>(out);
-    const int64_t area = plan.lines * plan.length;
+    const T* inputs = input_data<T>(x_in);
+    T* results = output_data<T>(out);
     parallel_for(0, x.size(0) * x.size(1), grain(area), [&](int64_t begin, int64_t end) {
+      std::vector<T> columns(plan.along_rows ? LANES * length : 0), pooled(columns.size());
       for (int64_t plane = begin; plane < end; ++plane) {
-        const auto pool = plan.along_rows ? &pool_lines<T, true> : &pool_lines<T, false>;
-        pool(input + plane * area, result + plane * area, plan);
+        for (int64_t first = 0; first < plan.lines; first += LANES) {
+          const int64_t lanes = std::min(LANES, plan.lines - first);
+          const int64_t start = plane * area + first * plan.line_step;
+          if (plan.along_rows) {
+            rows_to_columns(inputs + start, lanes, length, pooled.data(), columns.data());
+            pool_band(columns.data(), {lanes, length, lanes, plan.step < 0}, pooled.data());
+            columns_to_rows(pooled.data(), lanes, length, columns.data(), results + start);
+          } else {
+            pool_band(inputs + start, {lanes, length, plan.lines, plan.step < 0}, results + start);
+          }
+        }
       }
     });
   });
@@ -94,21 +161,29 @@ Tensor corner_pool_backward(const Tensor& grad, const Tensor& x, int64_t directi
     return out;
   }
   const CornerPoolPlan plan(x, direction);
+  const int64_t length = plan.length, area = plan.lines * length;
   for_floating(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    using W = Wide<T>;
-    const T* input = input_data<T>(x_in);
-    const T* upstream = input_data<T>(grad_in);
-    T* result = output_data<T>(out);
-    const int64_t area = plan.lines * plan.length;
+    const T* inputs = input_data<T>(x_in);
+    const T* upstreams = input_data<T>(grad_in);
+    T* results = output_data<T>(out);
     parallel_for(0, x.size(0) * x.size(1), grain(area), [&](int64_t begin, int64_t end) {
-      std::vector<W> sums(area);
+      std::vector<T> columns(plan.along_rows ? LANES * length : 0), grads(columns.size()), collected(columns.size());
+      std::vector<uint8_t> taken(LANES * length);
       for (int64_t plane = begin; plane < end; ++plane) {
-        std::fill(sums.begin(), sums.end(), W{0});
-        const auto scatter = plan.along_rows ? &scatter_lines<T, true> : &scatter_lines<T, false>;
-        scatter(input + plane * area, upstream + plane * area, sums.data(), plan);
-        for (int64_t i = 0; i < area; ++i) {
-          result[plane * area + i] = static_cast<T>(sums[i]);
+        for (int64_t first = 0; first < plan.lines; first += LANES) {
+          const int64_t lanes = std::min(LANES, plan.lines - first);
+          const int64_t start = plane * area + first * plan.line_step;
+          if (plan.along_rows) {
+            rows_to_columns(inputs + start, lanes, length, collected.data(), columns.data());
+            rows_to_columns(upstreams + start, lanes, length, collected.data(), grads.data());
+            const Band band{lanes, length, lanes, plan.step < 0};
+            collect_band(columns.data(), grads.data(), band, taken.data(), collected.data());
+            columns_to_rows(collected.data(), lanes, length, columns.data(), results + start);
+          } else {
+            const Band band{lanes, length, plan.lines, plan.step < 0};
+            collect_band(inputs + start, upstreams + start, band, taken.data(), results + start);
+          }
         }
       }
     });
