@@ -1,6 +1,6 @@
-"""Regions of a cascade, worked out one by one.
+"""Regions of a cascade, worked out one by one, and small parts to work on.
 
-Shape letters: R regions, Q positive ones, P proposals of an image, K classes, M mask size.
+Shape letters: R regions, Q positive ones, P proposals of an image, C channels, K classes, M mask size.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from typing import NamedTuple
 
 import torch
 from plain_boxes import Box, centre_and_size, iou, random_boxes
+from sdk.models.coders import DeltaCoder
+from sdk.models.losses import SmoothL1Loss
+from sdk.models.methods.cascade_rcnn import STAGE_STDS
+from sdk.models.roi.box_head import BoxHead
 from sdk.models.structures import ImageBatch, Targets
 from torch import Tensor
 from torchvision.ops import roi_align
@@ -137,3 +141,27 @@ def two_images() -> tuple[list[Tensor], ImageBatch, list[Targets]]:
         Targets(boxes[:0], torch.zeros(0, dtype=torch.int64), masks=masks[:0], semantic=semantic[1]),
     ]
     return proposals, images, targets
+
+
+def pyramid(channels: int) -> list[Tensor]:
+    """Two images of 64 x 96 as (2, C, ...) levels of stride 4 and 8."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(2, channels, 64 // stride, 96 // stride, generator=generator) for stride in (4, 8)]
+
+
+def cascade_box_heads(channels: int) -> list[BoxHead]:
+    """The three box heads of a cascade for two classes, whose codes are large enough for boxes to move."""
+    heads = []
+    for stds in STAGE_STDS:
+        heads.append(
+            BoxHead(
+                num_classes=2,
+                in_channels=channels,
+                fc_channels=16,
+                class_agnostic=True,
+                coder=DeltaCoder(stds=stds),
+                box_loss=SmoothL1Loss(),
+            )
+        )
+        torch.nn.init.normal_(heads[-1].fc_reg.weight, std=0.3)
+    return heads

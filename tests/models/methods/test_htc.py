@@ -12,12 +12,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_regions import as_rois, box_stage, mask_loss, positives, trained_on, two_images
-from sdk.models.coders import DeltaCoder
-from sdk.models.losses import SmoothL1Loss
+from plain_regions import as_rois, box_stage, cascade_box_heads, mask_loss, positives, pyramid, trained_on, two_images
 from sdk.models.methods.cascade_rcnn import STAGE_STDS
 from sdk.models.methods.htc import HTCMaskHead, HTCRoIHead
-from sdk.models.roi.box_head import BoxHead
 from sdk.models.roi.extractor import roi_align_extractor
 from sdk.models.roi.semantic_head import FusedSemanticHead, add_semantic, semantic_roi_extractor
 
@@ -26,32 +23,13 @@ CHANNELS = 8
 
 def small_head(semantic: bool = True) -> HTCRoIHead:
     torch.manual_seed(0)
-    head = HTCRoIHead(
+    return HTCRoIHead(
         bbox_roi_extractor=[roi_align_extractor(7, (4, 8)) for _ in range(3)],
-        bbox_head=[
-            BoxHead(
-                num_classes=2,
-                in_channels=CHANNELS,
-                fc_channels=16,
-                class_agnostic=True,
-                coder=DeltaCoder(stds=stds),
-                box_loss=SmoothL1Loss(),
-            )
-            for stds in STAGE_STDS
-        ],
+        bbox_head=cascade_box_heads(CHANNELS),
         mask_roi_extractor=[roi_align_extractor(14, (4, 8)) for _ in range(3)],
         mask_head=[HTCMaskHead(num_classes=2, follows=stage > 0, channels=CHANNELS) for stage in range(3)],
         semantic_head=FusedSemanticHead(num_classes=3, channels=CHANNELS, levels=2) if semantic else None,
     )
-    for box_head in head.bbox_head:
-        # Large enough for boxes to move.
-        torch.nn.init.normal_(box_head.fc_reg.weight, std=0.3)
-    return head
-
-
-def pyramid() -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(2, CHANNELS, 64 // stride, 96 // stride, generator=generator) for stride in (4, 8)]
 
 
 def convolved(module, x, padding=0):
@@ -61,7 +39,7 @@ def convolved(module, x, padding=0):
 
 def test_mask_features_flow_from_stage_to_stage():
     head = small_head(semantic=False)
-    features, rois = pyramid(), torch.tensor([[0.0, 4.0, 6.0, 40.0, 50.0], [1.0, 20.0, 10.0, 90.0, 60.0]])
+    features, rois = pyramid(CHANNELS), torch.tensor([[0.0, 4.0, 6.0, 40.0, 50.0], [1.0, 20.0, 10.0, 90.0, 60.0]])
     flow = head.masks_forward(2, features, None, rois)
     # Every stage starts from the region features of the last extractor.
     x, before = head.mask_roi_extractor[2](features, rois), None
@@ -91,7 +69,7 @@ def resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def test_levels_are_fused_for_semantics():
     torch.manual_seed(0)
-    head, features = FusedSemanticHead(num_classes=3, channels=CHANNELS, levels=2, convs=[]), pyramid()
+    head, features = FusedSemanticHead(num_classes=3, channels=CHANNELS, levels=2, convs=[]), pyramid(CHANNELS)
     small = resized(features[0][0].double().numpy(), 8, 12)
     fused = convolved(head.lateral_convs[0], torch.from_numpy(small).float()[None])
     fused = fused + convolved(head.lateral_convs[1], features[1][:1])
@@ -128,7 +106,7 @@ def semantic_loss_by_hand(logits, maps):
 
 def test_losses():
     """Boxes of a stage on what the stage before made, and masks on what this stage makes of them."""
-    head, features = small_head(), pyramid()
+    head, features = small_head(), pyramid(CHANNELS)
     proposals, images, targets = two_images()
     got = head.loss(features, proposals, images, targets)
     with torch.no_grad():

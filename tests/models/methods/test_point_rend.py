@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from plain_regions import as_rois, positives, trained_on, two_images
+from plain_regions import as_rois, positives, pyramid, trained_on, two_images
 from sdk.models.methods import point_rend
 from sdk.models.methods.point_rend import (
     CoarseMaskHead,
@@ -54,11 +54,6 @@ def small_head() -> PointRendRoIHead:
     return head
 
 
-def pyramid() -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(2, CHANNELS, 64 // stride, 96 // stride, generator=generator) for stride in (4, 8)]
-
-
 ROIS = torch.tensor([[0.0, 4.0, 6.0, 40.0, 50.0], [0.0, -8.0, 30.0, 30.0, 70.0], [1.0, 20.0, 10.0, 90.0, 60.0]])
 
 
@@ -81,7 +76,7 @@ def test_points_of_a_map():
 
 
 def test_regions_are_read_at_the_centres_of_their_cells():
-    features = pyramid()
+    features = pyramid(CHANNELS)
     got = PointExtractor(size=3)(features, ROIS)
     for region, roi in enumerate(ROIS):
         for row in range(3):
@@ -153,7 +148,7 @@ def doubled(mask):
 @pytest.mark.parametrize(("per_step", "decided_in"), [(10, (10, 10)), (256, (None, 256)), (1000, (None, 256))])
 def test_subdivision(per_step, decided_in):
     """Masks are doubled twice; the points in doubt are decided anew, unless the next step decides all of its own."""
-    head, features = small_head(), pyramid()
+    head, features = small_head(), pyramid(CHANNELS)
     coarse = 3 * torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(2))
     labels = torch.tensor([0, 1, 1])
     with torch.no_grad():
@@ -172,7 +167,7 @@ def test_subdivision(per_step, decided_in):
 
 
 def test_point_loss():
-    head, features = small_head(), pyramid()
+    head, features = small_head(), pyramid(CHANNELS)
     proposals, images, targets = two_images()
     points = torch.rand(1, 6, 2, generator=torch.Generator().manual_seed(3))
     seen = []
@@ -202,7 +197,7 @@ def test_point_loss():
 
 
 def test_losses_without_objects_reach_every_parameter():
-    head, features = small_head(), pyramid()
+    head, features = small_head(), pyramid(CHANNELS)
     proposals, images, targets = two_images()
     losses = head.loss(features, proposals, images, [targets[1], targets[1]])
     sum(losses.values()).backward()

@@ -10,9 +10,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_regions import as_rois, box_stage, mask_loss, positives, two_images
-from sdk.models.coders import DeltaCoder
-from sdk.models.losses import SmoothL1Loss
+from plain_regions import as_rois, box_stage, cascade_box_heads, mask_loss, positives, pyramid, two_images
 from sdk.models.methods.cascade_rcnn import STAGE_STDS
 from sdk.models.methods.scnet import (
     CHANNELS,
@@ -21,7 +19,6 @@ from sdk.models.methods.scnet import (
     SCNetMaskHead,
     SCNetRoIHead,
 )
-from sdk.models.roi.box_head import BoxHead
 from sdk.models.roi.extractor import roi_align_extractor
 from sdk.models.structures import Targets
 
@@ -29,33 +26,15 @@ from sdk.models.structures import Targets
 def small_head() -> SCNetRoIHead:
     """Without a semantic branch, which is that of Hybrid Task Cascade."""
     torch.manual_seed(0)
-    head = SCNetRoIHead(
+    return SCNetRoIHead(
         bbox_roi_extractor=[roi_align_extractor(7, (4, 8)) for _ in range(3)],
-        bbox_head=[
-            BoxHead(
-                num_classes=2,
-                fc_channels=16,
-                class_agnostic=True,
-                coder=DeltaCoder(stds=stds),
-                box_loss=SmoothL1Loss(),
-            )
-            for stds in STAGE_STDS
-        ],
+        bbox_head=cascade_box_heads(CHANNELS),
         mask_roi_extractor=roi_align_extractor(14, (4, 8)),
         mask_head=SCNetMaskHead(num_classes=2),
         semantic_head=None,
         glbctx_head=GlobalContextHead(num_classes=2),
         feat_relay_head=FeatureRelayHead(in_channels=16),
     )
-    for box_head in head.bbox_head:
-        # Large enough for boxes to move.
-        torch.nn.init.normal_(box_head.fc_reg.weight, std=0.2)
-    return head
-
-
-def pyramid() -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(2, CHANNELS, 64 // stride, 96 // stride, generator=generator) for stride in (4, 8)]
 
 
 def residual(pair, x):
@@ -108,7 +87,7 @@ def test_relayed_features_are_box_features_as_a_map():
 
 def test_losses():
     """One mask branch, on the regions of the last box stage: it reads what the image shows and the box features."""
-    head, features = small_head(), pyramid()
+    head, features = small_head(), pyramid(CHANNELS)
     proposals, images, targets = two_images()
     got = head.loss(features, proposals, images, targets)
     with torch.no_grad():
@@ -145,7 +124,7 @@ def test_losses():
 
 def test_positives_of_both_images_are_relayed():
     """Swapping the images changes no loss: the features relayed are those of the positives of each."""
-    head, features = small_head(), pyramid()
+    head, features = small_head(), pyramid(CHANNELS)
     proposals, images, targets = two_images()
     targets[1] = Targets(targets[0].boxes[:1] * 0.9, targets[0].labels[:1], masks=targets[0].masks[1:])
     with torch.no_grad():
