@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .datasets.sample import Sample
 from .datasets.transforms import Preprocessing
-from .datasets.transforms.canvas import place
+from .datasets.transforms.canvas import has_area, place
 from .datasets.transforms.geometry import resized
 from .models.recipe import Recipe
 from .models.structures import ImageBatch, Targets
@@ -47,7 +47,8 @@ class Batch:
 class Collate:
     """Normalizes, pads and stacks samples that already have the network's size.
 
-    masks, semantic, proposals: whether the detector reads them; what it does not read is never decoded.
+    Objects that are ignored or without area are no ground truth. masks, semantic, proposals: whether the detector reads
+    them; what it does not read is never decoded.
     """
 
     preprocessing: Preprocessing
@@ -83,7 +84,8 @@ class Collate:
         return Batch(images, targets, tuple(s.image_id for s in samples), tuple(s.path for s in samples))
 
     def _targets(self, sample: Sample, height: int, width: int) -> Targets:
-        objects = sample.keep(~sample.ignore)
+        # Codes relative to a box without area are infinite; one that lay outside its image has none after resizing.
+        objects = sample.keep(~sample.ignore & has_area(sample.boxes))
         masks = semantic = proposals = None
         if self.masks:
             if objects.masks is None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sdk.datasets.masks import BitMasks
@@ -35,3 +37,14 @@ def test_pixels_and_targets_lie_alike(centered):
         assert (batch.images.pixels[i] != 0).all(dim=0).sum() == h * w
         assert (target.semantic == 255).sum() == target.semantic.numel() - h * w
         assert ((x, y) != (0, 0)) == centered
+
+
+def test_objects_without_area_are_no_ground_truth():
+    sample = sample_of(40, 90)
+    boxes = np.array([[10, 5, 30, 20], [4, 4, 4, 9], [90, 3, 90, 8], [1, 2, 7, 2]], np.float32)
+    masks = BitMasks(np.repeat(sample.masks.decode(), 4, axis=0))
+    sample = replace(sample, boxes=boxes, labels=np.arange(4), ignore=np.zeros(4, bool), masks=masks)
+    (target,) = Collate(Preprocessing(None), masks=True)([sample]).targets
+    assert target.boxes.tolist() == boxes[:1].tolist()
+    assert target.labels.tolist() == [0]
+    assert len(target.masks) == 1
