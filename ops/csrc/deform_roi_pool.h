@@ -76,33 +76,26 @@ struct RoiGeometry {
   }
 };
 
-// A bilinear sample as four corners with their weights, and the slopes of the fractions (0 where the point is clamped).
+// One axis of a bilinear sample: between two pixels, of which `high` has the weight `fraction`. `slope` is how that
+// weight grows with the point: 0 where the point is clamped.
 template <typename W>
-struct RoiSample {
-  int64_t corner[4];
-  W dx, dy, slope_x, slope_y;
+struct AxisSample {
+  int64_t low, high;
+  W fraction, slope;
   bool inside;
 
-  SDK_BOTH_ROI RoiSample(W x, W y, int64_t height, int64_t width) {
-    const W bottom = static_cast<W>(height - 1), right = static_cast<W>(width - 1);
+  SDK_BOTH_ROI AxisSample(W at, int64_t size) {
+    const W last = static_cast<W>(size - 1);
     // Written so that NaN counts as outside.
-    inside = y >= W(-1) && y <= static_cast<W>(height) && x >= W(-1) && x <= static_cast<W>(width);
+    inside = at >= W(-1) && at <= static_cast<W>(size);
     if (!inside) {
       return;
     }
-    slope_x = x > W(0) && x < right ? W(1) : W(0);
-    slope_y = y > W(0) && y < bottom ? W(1) : W(0);
-    x = x < W(0) ? W(0) : (x > right ? right : x);
-    y = y < W(0) ? W(0) : (y > bottom ? bottom : y);
-    const int64_t column = static_cast<int64_t>(x), row = static_cast<int64_t>(y);
-    const int64_t next_column = column + 1 < width ? column + 1 : column;
-    const int64_t next_row = row + 1 < height ? row + 1 : row;
-    dx = x - static_cast<W>(column);
-    dy = y - static_cast<W>(row);
-    corner[0] = row * width + column;
-    corner[1] = row * width + next_column;
-    corner[2] = next_row * width + column;
-    corner[3] = next_row * width + next_column;
+    slope = at > W(0) && at < last ? W(1) : W(0);
+    at = at < W(0) ? W(0) : (at > last ? last : at);
+    low = static_cast<int64_t>(at);
+    high = low + 1 < size ? low + 1 : low;
+    fraction = at - static_cast<W>(low);
   }
 };
 

@@ -85,7 +85,7 @@ def pooling(offset: bool, ratio: int) -> Callable[[int, torch.dtype], list]:
         images = torch.randint(2, (size, 1)).to(dtype)
         shifts = (rand(size, 2, 2, 3, dtype=dtype) * 4 - 2) if offset else None
         rois = torch.cat([images, boxes(size, dtype)], 1)
-        return [rand(2, 3, 11, 13, dtype=dtype), rois, shifts, 2, 3, 0.25, ratio, 0.1]
+        return [rand(2, 35, 11, 13, dtype=dtype), rois, shifts, 2, 3, 0.25, ratio, 0.1]
 
     return make
 

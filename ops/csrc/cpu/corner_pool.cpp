@@ -1,6 +1,7 @@
 #include "cpu.h"
 
 #include "../corner_pool.h"
+#include "transpose.h"
 
 #include <algorithm>
 #include <limits>
@@ -75,46 +76,16 @@ SDK_SIMD void collect_band(
   }
 }
 
-// (rows, columns) to (columns, rows), tile by tile: of constant size, a tile is turned in registers.
-template <typename T>
-SDK_SIMD void transpose(const T* __restrict from, int64_t rows, int64_t columns, T* __restrict to) {
-  constexpr int64_t TILE = 16;
-  T tile[TILE][TILE], turned[TILE][TILE];
-  for (int64_t row = 0; row < rows; row += TILE) {
-    for (int64_t column = 0; column < columns; column += TILE) {
-      if (row + TILE > rows || column + TILE > columns) {
-        for (int64_t j = column; j < std::min(columns, column + TILE); ++j) {
-          for (int64_t i = row; i < std::min(rows, row + TILE); ++i) {
-            to[j * rows + i] = from[i * columns + j];
-          }
-        }
-        continue;
-      }
-      for (int64_t i = 0; i < TILE; ++i) {
-        std::copy_n(from + (row + i) * columns + column, TILE, tile[i]);
-      }
-      for (int64_t j = 0; j < TILE; ++j) {
-        for (int64_t i = 0; i < TILE; ++i) {
-          turned[j][i] = tile[i][j];
-        }
-      }
-      for (int64_t j = 0; j < TILE; ++j) {
-        std::copy_n(turned[j], TILE, to + (column + j) * rows + row);
-      }
-    }
-  }
-}
-
 // Memory is read and written line by line, in `room`, as tiles straight from it would wait for it longer.
 template <typename T>
 void rows_to_columns(const T* rows, int64_t lanes, int64_t length, T* room, T* columns) {
   std::copy_n(rows, lanes * length, room);
-  transpose(room, lanes, length, columns);
+  transpose(room, length, lanes, length, columns, lanes);
 }
 
 template <typename T>
 void columns_to_rows(const T* columns, int64_t lanes, int64_t length, T* room, T* rows) {
-  transpose(columns, length, lanes, room);
+  transpose(columns, lanes, length, lanes, room, length);
   std::copy_n(room, lanes * length, rows);
 }
 

@@ -1,6 +1,7 @@
 #include "cpu.h"
 
 #include "../deform_roi_pool.h"
+#include "transpose.h"
 
 #include <algorithm>
 #include <vector>
@@ -10,54 +11,177 @@
 namespace sdk {
 namespace {
 
-// A corner that a bin reads: where in the plane, with which weight, and how that weight moves with the point.
+// Maps are turned to (H, W, C), where the channels of a pixel are neighbours and are read and added to as vectors. This
+// goes image by image, so that one such map is held at a time.
+
+// A pixel that a bin reads: where in the map, with which weight, and how that weight moves with the bin.
 template <typename W>
 struct Tap {
   int64_t index;
   W weight, by_x, by_y;
 };
 
+// The same along one axis.
+template <typename W>
+struct AxisTap {
+  int64_t index;
+  W weight, slope;
+};
+
+// The samples of a bin are a grid, so the weight of a pixel is that of its row times that of its column, each the sum
+// over the samples that touch it.
+template <typename W>
+void find_axis_taps(W start, W length, int64_t samples, int64_t size, std::vector<AxisTap<W>>& taps) {
+  const auto add = [&](int64_t index, W weight, W slope) {
+    const size_t recent = taps.size() < 3 ? 0 : taps.size() - 3;
+    for (size_t i = recent; i < taps.size(); ++i) {
+      if (taps[i].index == index) {
+        taps[i].weight += weight;
+        taps[i].slope += slope;
+        return;
+      }
+    }
+    taps.push_back({index, weight, slope});
+  };
+  taps.clear();
+  const W share = W(1) / static_cast<W>(samples);
+  for (int64_t i = 0; i < samples; ++i) {
+    const AxisSample<W> sample(start + (static_cast<W>(i) + W(0.5)) * length * share, size);
+    if (sample.inside) {
+      add(sample.low, (1 - sample.fraction) * share, -sample.slope * share);
+      add(sample.high, sample.fraction * share, sample.slope * share);
+    }
+  }
+}
+
 // The taps of all bins of one region, bin after bin; those of bin i end at `ends[i]`.
 template <typename W>
-struct Taps {
-  std::vector<Tap<W>> taps;
-  std::vector<int64_t> ends;
-
+class Taps {
+ public:
   template <typename T>
   void find(const RoiGeometry<W>& roi, const T* offset, const RoiPoolSizes& sizes, W gamma) {
     const int64_t bins = sizes.rows * sizes.columns;
-    taps.clear();
-    ends.resize(bins);
+    taps_.clear();
+    ends_.resize(bins);
     for (int64_t bin = 0; bin < bins; ++bin) {
-      W x0 = roi.x + static_cast<W>(bin % sizes.columns) * roi.bin_width;
-      W y0 = roi.y + static_cast<W>(bin / sizes.columns) * roi.bin_height;
+      W x = roi.x + static_cast<W>(bin % sizes.columns) * roi.bin_width;
+      W y = roi.y + static_cast<W>(bin / sizes.columns) * roi.bin_height;
       if (offset != nullptr) {
-        x0 += gamma * roi.width * static_cast<W>(offset[bin]);
-        y0 += gamma * roi.height * static_cast<W>(offset[bins + bin]);
+        x += gamma * roi.width * static_cast<W>(offset[bin]);
+        y += gamma * roi.height * static_cast<W>(offset[bins + bin]);
       }
-      for (int64_t i = 0; i < roi.grid_height; ++i) {
-        const W y = y0 + (static_cast<W>(i) + W(0.5)) * roi.bin_height / static_cast<W>(roi.grid_height);
-        for (int64_t j = 0; j < roi.grid_width; ++j) {
-          const W x = x0 + (static_cast<W>(j) + W(0.5)) * roi.bin_width / static_cast<W>(roi.grid_width);
-          add(RoiSample<W>(x, y, sizes.height, sizes.width), W(1) / roi.samples);
+      find_axis_taps(y, roi.bin_height, roi.grid_height, sizes.height, rows_);
+      find_axis_taps(x, roi.bin_width, roi.grid_width, sizes.width, columns_);
+      for (const AxisTap<W>& row : rows_) {
+        for (const AxisTap<W>& column : columns_) {
+          taps_.push_back(
+              {row.index * sizes.width + column.index,
+               row.weight * column.weight,
+               row.weight * column.slope,
+               row.slope * column.weight});
         }
       }
-      ends[bin] = static_cast<int64_t>(taps.size());
+      ends_[bin] = static_cast<int64_t>(taps_.size());
     }
   }
 
- private:
-  void add(const RoiSample<W>& s, W share) {
-    if (!s.inside) {
-      return;
-    }
-    const W dx = s.dx, dy = s.dy, slope_x = s.slope_x * share, slope_y = s.slope_y * share;
-    taps.push_back({s.corner[0], (1 - dy) * (1 - dx) * share, -(1 - dy) * slope_x, -(1 - dx) * slope_y});
-    taps.push_back({s.corner[1], (1 - dy) * dx * share, (1 - dy) * slope_x, -dx * slope_y});
-    taps.push_back({s.corner[2], dy * (1 - dx) * share, -dy * slope_x, (1 - dx) * slope_y});
-    taps.push_back({s.corner[3], dy * dx * share, dy * slope_x, dx * slope_y});
+  const Tap<W>* begin(int64_t bin) const {
+    return taps_.data() + (bin > 0 ? ends_[bin - 1] : 0);
   }
+
+  const Tap<W>* end(int64_t bin) const {
+    return taps_.data() + ends_[bin];
+  }
+
+ private:
+  std::vector<Tap<W>> taps_;
+  std::vector<int64_t> ends_;
+  std::vector<AxisTap<W>> rows_, columns_;
 };
+
+// The sum over taps of map (H, W, C), each weighted by the given member of the tap.
+template <typename W>
+SDK_SIMD void gather(
+    const W* __restrict map,
+    int64_t channels,
+    const Tap<W>* tap,
+    const Tap<W>* last,
+    W Tap<W>::*factor,
+    W* __restrict sums) {
+  std::fill_n(sums, channels, W{0});
+  for (; tap != last; ++tap) {
+    const W weight = tap->*factor;
+    const W* pixel = map + tap->index * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      sums[c] += weight * pixel[c];
+    }
+  }
+}
+
+// Adds values (`count`,) to the same channels of the taps of a map (H, W, `channels`).
+template <typename W>
+SDK_SIMD void scatter(
+    const W* __restrict values,
+    int64_t count,
+    const Tap<W>* tap,
+    const Tap<W>* last,
+    int64_t channels,
+    W* __restrict map) {
+  for (; tap != last; ++tap) {
+    const W weight = tap->weight;
+    W* pixel = map + tap->index * channels;
+    for (int64_t c = 0; c < count; ++c) {
+      pixel[c] += weight * values[c];
+    }
+  }
+}
+
+template <typename W>
+SDK_SIMD W dot(const W* __restrict a, const W* __restrict b, int64_t count) {
+  constexpr int64_t LANES = 32;
+  W partial[LANES] = {};
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) {
+    for (int64_t lane = 0; lane < LANES; ++lane) {
+      partial[lane] += a[i + lane] * b[i + lane];
+    }
+  }
+  for (; i < count; ++i) {
+    partial[0] += a[i] * b[i];
+  }
+  W sum = 0;
+  for (const W part : partial) {
+    sum += part;
+  }
+  return sum;
+}
+
+// planes (C, H, W) to map (H, W, C), by all threads; and back.
+template <typename T, typename W>
+void planes_to_map(const T* planes, const RoiPoolSizes& sizes, W* map) {
+  const int64_t area = sizes.height * sizes.width, channels = sizes.channels;
+  parallel_for(0, area, grain(channels), [&](int64_t begin, int64_t end) {
+    transpose(planes + begin, area, channels, end - begin, map + begin * channels, channels);
+  });
+}
+
+template <typename T, typename W>
+void map_to_planes(const W* map, const RoiPoolSizes& sizes, T* planes) {
+  const int64_t area = sizes.height * sizes.width, channels = sizes.channels;
+  parallel_for(0, area, grain(channels), [&](int64_t begin, int64_t end) {
+    transpose(map + begin * channels, channels, end - begin, channels, planes + begin, area);
+  });
+}
+
+// The regions of each image.
+template <typename T>
+std::vector<std::vector<int64_t>> by_image(const T* rois, const RoiPoolSizes& sizes) {
+  std::vector<std::vector<int64_t>> found(sizes.batch);
+  for (int64_t n = 0; n < sizes.regions; ++n) {
+    found[static_cast<int64_t>(static_cast<Wide<T>>(rois[5 * n]))].push_back(n);
+  }
+  return found;
+}
 
 template <typename T>
 void check_rois(const Tensor& rois, const RoiPoolSizes& sizes, double scale) {
@@ -100,29 +224,32 @@ Tensor deform_roi_pool(
     using T = decltype(zero);
     using W = Wide<T>;
     check_rois<T>(rois_in, sizes, spatial_scale);
-    const T* features = input_data<T>(input_in);
     const T* boxes = input_data<T>(rois_in);
     const T* shifts = offset_in ? input_data<T>(*offset_in) : nullptr;
-    T* result = output_data<T>(out);
-    parallel_for(0, sizes.regions, grain(16 * sizes.channels * bins), [&](int64_t begin, int64_t end) {
-      Taps<W> taps;
-      for (int64_t n = begin; n < end; ++n) {
-        const RoiGeometry<W> roi(boxes + 5 * n, sizes, static_cast<W>(spatial_scale));
-        taps.find(roi, shifts ? shifts + 2 * n * bins : nullptr, sizes, static_cast<W>(gamma));
-        for (int64_t c = 0; c < sizes.channels; ++c) {
-          const T* plane = features + (roi.image * sizes.channels + c) * area;
-          T* place = result + (n * sizes.channels + c) * bins;
-          const Tap<W>* tap = taps.taps.data();
-          for (int64_t bin = 0; bin < bins; ++bin) {
-            W sum = 0;
-            for (const Tap<W>* last = taps.taps.data() + taps.ends[bin]; tap != last; ++tap) {
-              sum += tap->weight * static_cast<W>(plane[tap->index]);
-            }
-            place[bin] = static_cast<T>(sum);
-          }
-        }
+    std::vector<W> map(area * sizes.channels);
+    const std::vector<std::vector<int64_t>> groups = by_image(boxes, sizes);
+    for (int64_t image = 0; image < sizes.batch; ++image) {
+      const std::vector<int64_t>& group = groups[image];
+      if (group.empty()) {
+        continue;
       }
-    });
+      planes_to_map(input_data<T>(input_in) + image * sizes.channels * area, sizes, map.data());
+      parallel_for(0, group.size(), grain(16 * sizes.channels * bins), [&](int64_t begin, int64_t end) {
+        Taps<W> taps;
+        std::vector<W> pooled(bins * sizes.channels);
+        for (int64_t member = begin; member < end; ++member) {
+          const int64_t n = group[member];
+          const RoiGeometry<W> roi(boxes + 5 * n, sizes, static_cast<W>(spatial_scale));
+          taps.find(roi, shifts ? shifts + 2 * n * bins : nullptr, sizes, static_cast<W>(gamma));
+          for (int64_t bin = 0; bin < bins; ++bin) {
+            W* sums = pooled.data() + bin * sizes.channels;
+            gather(map.data(), sizes.channels, taps.begin(bin), taps.end(bin), &Tap<W>::weight, sums);
+          }
+          T* result = output_data<T>(out) + n * sizes.channels * bins;
+          transpose(pooled.data(), sizes.channels, bins, sizes.channels, result, bins);
+        }
+      });
+    }
   });
   return out;
 }
@@ -151,56 +278,56 @@ std::tuple<Tensor, Tensor> deform_roi_pool_backward(
     using T = decltype(zero);
     using W = Wide<T>;
     check_rois<T>(rois_in, sizes, spatial_scale);
-    const T* upstream = input_data<T>(grad_in);
-    const T* features = input_data<T>(input_in);
     const T* boxes = input_data<T>(rois_in);
     const T* shifts = offset_in ? input_data<T>(*offset_in) : nullptr;
-    T* result = output_data<T>(by_input);
-    T* result_offset = output_data<T>(by_offset);
-    std::vector<W> sums(sizes.batch * sizes.channels * area, W{0});
-    // Regions are taken one after another, each by all threads, channel by channel: the order of the sums is fixed.
-    Taps<W> taps;
-    for (int64_t n = 0; n < sizes.regions; ++n) {
-      const RoiGeometry<W> roi(boxes + 5 * n, sizes, static_cast<W>(spatial_scale));
-      taps.find(roi, shifts ? shifts + 2 * n * bins : nullptr, sizes, static_cast<W>(gamma));
-      const int64_t count = static_cast<int64_t>(taps.taps.size());
-      parallel_for(0, sizes.channels, grain(2 * count), [&](int64_t begin, int64_t end) {
-        for (int64_t c = begin; c < end; ++c) {
-          W* plane = sums.data() + (roi.image * sizes.channels + c) * area;
-          const T* place = upstream + (n * sizes.channels + c) * bins;
-          const Tap<W>* tap = taps.taps.data();
-          for (int64_t bin = 0; bin < bins; ++bin) {
-            const W factor = static_cast<W>(place[bin]);
-            for (const Tap<W>* last = taps.taps.data() + taps.ends[bin]; tap != last; ++tap) {
-              plane[tap->index] += tap->weight * factor;
+    const int64_t channels = sizes.channels;
+    std::vector<W> map(area * channels);
+    const std::vector<std::vector<int64_t>> groups = by_image(boxes, sizes);
+    for (int64_t image = 0; image < sizes.batch; ++image) {
+      const std::vector<int64_t>& group = groups[image];
+      if (shifts != nullptr && !group.empty()) {
+        planes_to_map(input_data<T>(input_in) + image * channels * area, sizes, map.data());
+        parallel_for(0, group.size(), grain(32 * channels * bins), [&](int64_t begin, int64_t end) {
+          Taps<W> taps;
+          std::vector<W> upstream(bins * channels), slope(channels);
+          for (int64_t member = begin; member < end; ++member) {
+            const int64_t n = group[member];
+            const RoiGeometry<W> roi(boxes + 5 * n, sizes, static_cast<W>(spatial_scale));
+            taps.find(roi, shifts + 2 * n * bins, sizes, static_cast<W>(gamma));
+            transpose(input_data<T>(grad_in) + n * channels * bins, bins, channels, bins, upstream.data(), channels);
+            T* result = output_data<T>(by_offset) + 2 * n * bins;
+            for (int64_t bin = 0; bin < bins; ++bin) {
+              const W* factors = upstream.data() + bin * channels;
+              gather(map.data(), channels, taps.begin(bin), taps.end(bin), &Tap<W>::by_x, slope.data());
+              const W by_x = dot(factors, slope.data(), channels);
+              gather(map.data(), channels, taps.begin(bin), taps.end(bin), &Tap<W>::by_y, slope.data());
+              const W by_y = dot(factors, slope.data(), channels);
+              result[bin] = static_cast<T>(by_x * static_cast<W>(gamma) * roi.width);
+              result[bins + bin] = static_cast<T>(by_y * static_cast<W>(gamma) * roi.height);
             }
           }
-        }
-      });
-      if (shifts == nullptr) {
-        continue;
+        });
       }
-      parallel_for(0, bins, grain(2 * count / bins * sizes.channels), [&](int64_t begin, int64_t end) {
-        for (int64_t bin = begin; bin < end; ++bin) {
-          const Tap<W>* first = taps.taps.data() + (bin > 0 ? taps.ends[bin - 1] : 0);
-          const Tap<W>* last = taps.taps.data() + taps.ends[bin];
-          W by_x = 0, by_y = 0;
-          for (int64_t c = 0; c < sizes.channels; ++c) {
-            const T* plane = features + (roi.image * sizes.channels + c) * area;
-            const W factor = static_cast<W>(upstream[(n * sizes.channels + c) * bins + bin]);
-            for (const Tap<W>* tap = first; tap != last; ++tap) {
-              const W value = factor * static_cast<W>(plane[tap->index]);
-              by_x += value * tap->by_x;
-              by_y += value * tap->by_y;
-            }
+      std::fill(map.begin(), map.end(), W{0});
+      // Every thread takes some channels of all regions in turn: the order of the sums is fixed.
+      const int64_t operations = 16 * bins * static_cast<int64_t>(group.size());
+      parallel_for(0, channels, grain(operations), [&](int64_t begin, int64_t end) {
+        Taps<W> taps;
+        const int64_t count = end - begin;
+        std::vector<W> upstream(bins * count);
+        for (const int64_t n : group) {
+          const RoiGeometry<W> roi(boxes + 5 * n, sizes, static_cast<W>(spatial_scale));
+          taps.find(roi, shifts ? shifts + 2 * n * bins : nullptr, sizes, static_cast<W>(gamma));
+          const T* grads = input_data<T>(grad_in) + (n * channels + begin) * bins;
+          transpose(grads, bins, count, bins, upstream.data(), count);
+          for (int64_t bin = 0; bin < bins; ++bin) {
+            const W* factors = upstream.data() + bin * count;
+            scatter(factors, count, taps.begin(bin), taps.end(bin), channels, map.data() + begin);
           }
-          T* place = result_offset + 2 * n * bins + bin;
-          place[0] = static_cast<T>(by_x * static_cast<W>(gamma) * roi.width);
-          place[bins] = static_cast<T>(by_y * static_cast<W>(gamma) * roi.height);
         }
       });
+      map_to_planes(map.data(), sizes, output_data<T>(by_input) + image * channels * area);
     }
-    std::transform(sums.begin(), sums.end(), result, [](W sum) { return static_cast<T>(sum); });
   });
   return {by_input, by_offset};
 }

@@ -6,7 +6,7 @@
 namespace sdk {
 namespace {
 
-// Calls `visit(sample)` for every sample inside the map of bin `bin` of a region.
+// Calls `visit(y, x)` for every sample inside the map of bin `bin` of a region.
 template <typename T, typename W, typename Visit>
 __device__ void for_samples(
     const RoiGeometry<W>& roi, const T* offset, int64_t bin, const RoiPoolSizes& s, W gamma, const Visit& visit) {
@@ -17,12 +17,16 @@ __device__ void for_samples(
     y0 += gamma * roi.height * static_cast<W>(offset[s.rows * s.columns + bin]);
   }
   for (int64_t i = 0; i < roi.grid_height; ++i) {
-    const W y = y0 + (static_cast<W>(i) + W(0.5)) * roi.bin_height / static_cast<W>(roi.grid_height);
+    const AxisSample<W> y(
+        y0 + (static_cast<W>(i) + W(0.5)) * roi.bin_height / static_cast<W>(roi.grid_height), s.height);
+    if (!y.inside) {
+      continue;
+    }
     for (int64_t j = 0; j < roi.grid_width; ++j) {
-      const W x = x0 + (static_cast<W>(j) + W(0.5)) * roi.bin_width / static_cast<W>(roi.grid_width);
-      const RoiSample<W> sample(x, y, s.height, s.width);
-      if (sample.inside) {
-        visit(sample);
+      const AxisSample<W> x(
+          x0 + (static_cast<W>(j) + W(0.5)) * roi.bin_width / static_cast<W>(roi.grid_width), s.width);
+      if (x.inside) {
+        visit(y, x);
       }
     }
   }
@@ -39,13 +43,15 @@ __global__ void pool(
     W sum = 0;
     if (roi.image >= 0) {
       const T* plane = input + (roi.image * s.channels + c) * s.height * s.width;
-      for_samples(roi, offset ? offset + 2 * n * bins : offset, bin, s, gamma, [&](const RoiSample<W>& sample) {
-        const W top = (W(1) - sample.dx) * static_cast<W>(plane[sample.corner[0]]) +
-            sample.dx * static_cast<W>(plane[sample.corner[1]]);
-        const W bottom = (W(1) - sample.dx) * static_cast<W>(plane[sample.corner[2]]) +
-            sample.dx * static_cast<W>(plane[sample.corner[3]]);
-        sum += (W(1) - sample.dy) * top + sample.dy * bottom;
-      });
+      for_samples(
+          roi, offset ? offset + 2 * n * bins : offset, bin, s, gamma, [&](AxisSample<W> y, AxisSample<W> x) {
+            const T* upper = plane + y.low * s.width;
+            const T* lower = plane + y.high * s.width;
+            const W dx = x.fraction, dy = y.fraction;
+            const W top = (W(1) - dx) * static_cast<W>(upper[x.low]) + dx * static_cast<W>(upper[x.high]);
+            const W bottom = (W(1) - dx) * static_cast<W>(lower[x.low]) + dx * static_cast<W>(lower[x.high]);
+            sum += (W(1) - dy) * top + dy * bottom;
+          });
     }
     out[i] = static_cast<T>(sum / roi.samples);
   }
@@ -75,16 +81,18 @@ __global__ void pool_backward(
     W* target = by_input + start;
     const W factor = static_cast<W>(grad[i]) / roi.samples;
     W by_x = 0, by_y = 0;
-    for_samples(roi, offset ? offset + 2 * n * bins : offset, bin, s, gamma, [&](const RoiSample<W>& sample) {
-      const W dx = sample.dx, dy = sample.dy;
-      atomicAdd(target + sample.corner[0], factor * (W(1) - dy) * (W(1) - dx));
-      atomicAdd(target + sample.corner[1], factor * (W(1) - dy) * dx);
-      atomicAdd(target + sample.corner[2], factor * dy * (W(1) - dx));
-      atomicAdd(target + sample.corner[3], factor * dy * dx);
-      const W v0 = static_cast<W>(plane[sample.corner[0]]), v1 = static_cast<W>(plane[sample.corner[1]]);
-      const W v2 = static_cast<W>(plane[sample.corner[2]]), v3 = static_cast<W>(plane[sample.corner[3]]);
-      by_x += sample.slope_x * ((W(1) - dy) * (v1 - v0) + dy * (v3 - v2));
-      by_y += sample.slope_y * ((W(1) - dx) * (v2 - v0) + dx * (v3 - v1));
+    for_samples(roi, offset ? offset + 2 * n * bins : offset, bin, s, gamma, [&](AxisSample<W> y, AxisSample<W> x) {
+      const int64_t corner[] = {
+          y.low * s.width + x.low, y.low * s.width + x.high, y.high * s.width + x.low, y.high * s.width + x.high};
+      const W dx = x.fraction, dy = y.fraction;
+      atomicAdd(target + corner[0], factor * (W(1) - dy) * (W(1) - dx));
+      atomicAdd(target + corner[1], factor * (W(1) - dy) * dx);
+      atomicAdd(target + corner[2], factor * dy * (W(1) - dx));
+      atomicAdd(target + corner[3], factor * dy * dx);
+      const W v0 = static_cast<W>(plane[corner[0]]), v1 = static_cast<W>(plane[corner[1]]);
+      const W v2 = static_cast<W>(plane[corner[2]]), v3 = static_cast<W>(plane[corner[3]]);
+      by_x += x.slope * ((W(1) - dy) * (v1 - v0) + dy * (v3 - v2));
+      by_y += y.slope * ((W(1) - dx) * (v2 - v0) + dx * (v3 - v1));
     });
     if (offset != nullptr) {
       atomicAdd(by_offset + 2 * n * bins + bin, factor * by_x * gamma * roi.width);
