@@ -12,7 +12,7 @@ import json
 import os
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,7 +133,7 @@ def load(what: Any, model: nn.Module | None = None) -> Trained:
 
         if str(what) not in models.names():
             raise RunError(f"{what}: neither a run folder, nor a .safetensors file, nor a name of the zoo (`sdk zoo`)")
-        return load(models.create(str(what)))
+        return replace(load(models.create(str(what))), source=str(what))
     if hasattr(what, "predict") and hasattr(what, "num_classes"):
         classes = getattr(what, "classes", None)
         ids = getattr(what, "category_ids", None)

@@ -95,6 +95,14 @@ def parser() -> argparse.ArgumentParser:
     zoo.add_argument("--min-ap", type=float, help="smallest published box AP, in percent")
     zoo.add_argument("--max-parameters", type=float, help="largest number of parameters, in millions")
     zoo.add_argument("--card", action="store_true", help="the model card of one name, as Markdown")
+    zoo.add_argument(
+        "--run",
+        dest="runs",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a run folder whose evaluation the card shows too",
+    )
     zoo.add_argument("--markdown", action="store_true", help="the table of the whole zoo, as Markdown (takes minutes)")
     zoo.add_argument("--weights", default="published", help="what export reads: published, or a checkpoint file")
 
@@ -202,7 +210,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _zoo(options: argparse.Namespace) -> int:
-    from . import zoo
+    from . import Run, zoo
     from .errors import SdkError
     from .models.zoo import recipes
     from .reporting import table
@@ -218,7 +226,7 @@ def _zoo(options: argparse.Namespace) -> int:
     if options.markdown:
         print(zoo.page(), end="")
     elif options.card:
-        print(zoo.card(pattern), end="")
+        print(zoo.card(pattern, [Run(folder) for folder in options.runs]), end="")
     elif pattern in recipes():
         print(zoo.description(pattern))
     else:

@@ -24,6 +24,7 @@ from .evaluators.base import Evaluator, Report, Value
 from .evaluators.cityscapes import CityscapesEvaluator
 from .evaluators.coco import CocoEvaluator
 from .evaluators.proposals import ProposalEvaluator
+from .measured import keep_figures
 from .models.methods.rpn import RPN
 from .models.recipe import Recipe
 from .models.structures import Detections
@@ -64,7 +65,8 @@ def evaluate(
         device: such as ``cuda:1``; a GPU where there is one.
         tta: test-time augmentation, the views in which each image is seen; by default those of the recipe. The report
             names them.
-        out: folder for the report with pictures; by default ``evaluation`` in the run folder, none without a run.
+        out: folder for the report with pictures; by default ``evaluation`` in the run folder, none without a run. The
+            figures of a name of the zoo are also kept for its model card.
 
     Raises:
         ClassMismatch: when the detector's classes are not the dataset's.
@@ -86,6 +88,8 @@ def evaluate(
     if tta is not None and tta != TTA():
         report = replace(report, notes=(*report.notes, f"test-time augmentation: {tta}"))
     say(f"{report.protocol}: {headline(report)}")
+    if trained is not None and trained.source == trained.recipe.name:
+        keep_figures(trained.recipe.name, scored_on, report)
     if out is None and isinstance(what, Run):
         out = what.folder / "evaluation"
     if out is not None:

@@ -9,10 +9,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import save_weights
+from .checkpoint import Run, save_weights
 from .errors import SdkError
+from .measured import figures_of, kept_figures
 from .models.recipe import Recipe
-from .models.zoo import find_recipe, recipes
+from .models.zoo import find_recipe, parity, recipes
 
 COLUMNS = {
     "box_ap": "box AP",
@@ -121,15 +122,31 @@ def description(name: str) -> str:
     return "\n".join(f"{field.replace('_', ' ')}: {value}" for field, value in shown.items())
 
 
-def card(name: str) -> str:
-    """The model card of a name, as Markdown."""
+def card(name: str, runs: Sequence[Run] = ()) -> str:
+    """The model card of a name, as Markdown.
+
+    Args:
+        name: of the zoo.
+        runs: trainings by this recipe, whose evaluations are shown beside those of the published weights.
+
+    Raises:
+        SdkError: when a run is of another recipe, or was not evaluated yet.
+    """
     entry = Entry(find_recipe(name))
     recipe = entry.recipe
+    for run in runs:
+        if run.manifest["model"]["name"] != name:
+            raise SdkError(f"{run.folder}: is a {run.manifest['model']['name']}, and no {name}")
     pixels = recipe.preprocessing
     figures = [f"| {COLUMNS.get(key, key)} | {value:g} |" for key, value in recipe.published.items()]
     trained = f"{recipe.schedule.epochs} epochs at {recipe.images_per_device * recipe.devices} images a step"
     optimizer = f"{recipe.optimizer.kind}, learning rate {recipe.optimizer.lr:g}"
     start = recipe.start_from or recipe.backbone_weights or "random values"
+    backbone = f", backbone `{entry.backbone}`" if entry.backbone else ""
+    licences = ["Code: Apache License 2.0."]
+    if recipe.weights is not None:
+        terms = "the terms of the dataset and of its images apply as well."
+        licences.append(f"Published weights: Apache License 2.0, by OpenMMLab; {terms}")
     classes = "" if recipe.classes is None else f": {', '.join(recipe.classes)}"
     return "\n".join(
         [
@@ -137,7 +154,7 @@ def card(name: str) -> str:
             "",
             f"{recipe.document or 'A small model of this project.'}",
             "",
-            f"- Method: `{entry.method}`, backbone `{entry.backbone}`, {entry.parameters / 1e6:.1f} million parameters",
+            f"- Method: `{entry.method}`{backbone}, {entry.parameters / 1e6:.1f} million parameters",
             f"- Dataset: {recipe.dataset}, {recipe.num_classes} classes{classes}",
             f"- Training: {trained}, {optimizer}, precision {recipe.precision}, from {start}",
             f"- Pixels: {pixels.channels}, mean {pixels.mean}, deviation {pixels.std}, size {pixels.size}",
@@ -150,20 +167,46 @@ def card(name: str) -> str:
             "",
             "## Figures measured here",
             "",
-            "None are recorded. `sdk evaluate` measures them on your copy of the dataset.",
+            *measured_lines(name, runs),
             "",
             "## Agreement with the reference implementation",
             "",
-            "Names and shapes of the state dict are those of the published checkpoint. Outputs are compared on seeded"
-            " weights where a reference case of this name is at hand; no record is kept with the package.",
+            *parity_lines(name),
             "",
             "## Licences",
             "",
-            "Code: Apache License 2.0. Published weights: Apache License 2.0, by OpenMMLab; the terms of the dataset"
-            " and of its images apply as well.",
+            " ".join(licences),
             "",
         ]
     )
+
+
+def measured_lines(name: str, runs: Sequence[Run]) -> list[str]:
+    """What a card says of figures that were measured here: of the published weights, then of runs."""
+    measured = [("Published weights", figures) for figures in kept_figures(name)]
+    measured += [(f"Trained here, `{run.folder}`", figures_of(run)) for run in runs]
+    if not measured:
+        return [f"None yet. `sdk evaluate DATASET {name}` measures the published weights on your copy of the dataset."]
+    lines: list[str] = []
+    for what, figures in measured:
+        counts = figures["counts"]
+        dataset = f"{figures['dataset']} of fingerprint {figures['fingerprint'][:12]}, " if "dataset" in figures else ""
+        lines += ["", f"{what}; {dataset}{counts['images']} images, {counts['ground_truths']} objects."]
+        lines += [f"{figures['protocol']}.", *figures["notes"], "", "| figure | value, of 1 |", "|---|---|"]
+        lines += [
+            f"| {key} | {value if isinstance(value, str) else format(value, '.4f')} |"
+            for key, value in figures["metrics"].items()
+        ]
+    return lines[1:]
+
+
+def parity_lines(name: str) -> list[str]:
+    """What a card says of the comparison with the reference implementation."""
+    record = parity()
+    if name not in record["rows"]:
+        return ["Not compared."]
+    results = [f"| {what} | {result} |" for what, result in record["rows"][name].items()]
+    return ["| compared | result |", "|---|---|", *results, "", record["reference"]]
 
 
 def page() -> str:

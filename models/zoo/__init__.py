@@ -8,6 +8,7 @@ import pkgutil
 from dataclasses import replace
 from functools import cache
 from importlib import import_module, resources
+from typing import Any
 
 from ..recipe import Recipe
 
@@ -24,6 +25,12 @@ def recipes() -> dict[str, Recipe]:
             facts = published.get(one.name)
             found[one.name] = one if facts is None else with_published(one, facts)
     return dict(sorted(found.items()))
+
+
+@cache
+def parity() -> dict[str, Any]:
+    """What was compared with the reference implementation: ``reference`` says how, ``rows`` what came out, by name."""
+    return json.loads(resources.files(__name__).joinpath("parity.json").read_text(encoding="utf-8"))
 
 
 def with_published(recipe: Recipe, facts: dict) -> Recipe:

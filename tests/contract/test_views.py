@@ -40,6 +40,8 @@ def test_views(name):
     recipe = REPRESENTATIVES[name]
     model = small_detector(recipe).eval()
     model.test.max_per_image = 20
+    if hasattr(model.test, "score_threshold"):
+        model.test.score_threshold = 0.0
     images, targets = batch(recipe, (3, 2))
     images = ImageBatch(images.pixels, images.sizes, images.sizes, [(1.0, 1.0)] * 2)
     batches, proposals, turned = [images, at_half_size(images)], None, None

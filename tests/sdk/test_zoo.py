@@ -1,12 +1,16 @@
 """Looking through the zoo and handing weights on."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
+from sdk.datasets import Shapes
+from sdk.models.zoo import parity, recipes
 
 import sdk
 from sdk import cli, models, zoo
@@ -47,6 +51,76 @@ def test_card_tells_the_figures(capsys) -> None:
     assert "| box AP | 37.4 |" in card
     assert "41.8 million parameters" in card or "41.5 million parameters" in card
     assert "Apache License 2.0" in card
+
+
+def test_card_says_what_was_compared(monkeypatch) -> None:
+    """Every state that the record knows, of a name that has one and of one that has none."""
+    rows = {"retinanet_r50_fpn_1x_coco": {"state dict": "equal", "detections": "differs: by much"}}
+    monkeypatch.setattr(zoo, "parity", lambda: {"reference": "Some reference.", "rows": rows})
+    card = zoo.card("retinanet_r50_fpn_1x_coco")
+    assert "| state dict | equal |\n| detections | differs: by much |\n\nSome reference." in card
+    assert "## Agreement with the reference implementation\n\nNot compared.\n" in zoo.card("retinanet_tiny_shapes")
+
+
+def test_the_record_is_of_names_that_there_are() -> None:
+    record = parity()
+    assert record["reference"]
+    assert set(record["rows"]) <= set(recipes())
+    for name, row in record["rows"].items():
+        assert list(row) == ["state dict", "detections", "losses"], name
+        for state in row.values():
+            assert state in ("equal", "not compared") or state.startswith("differs: "), name
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch) -> str:
+    """A name whose published weights lie in an offline folder, with an empty cache."""
+    name = "retinanet_tiny_shapes"
+    model = models.create(name, weights=None)
+    file = tmp_path / "mirror" / "a.pth"
+    file.parent.mkdir()
+    torch.save({"state_dict": model.state_dict(), "meta": {"CLASSES": Shapes(1).classes}}, file)
+    address = f"https://host/a-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
+    file.rename(file.with_name(address.rsplit("/", 1)[-1]))
+    monkeypatch.setenv("SDK_WEIGHTS_MIRROR", str(file.parent))
+    monkeypatch.setenv("SDK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(recipes(), name, replace(recipes()[name], weights=address))
+    return name
+
+
+def test_card_has_the_figures_measured_here(published: str, tmp_path: Path, capsys) -> None:
+    nothing = "## Figures measured here\n\nNone yet."
+    assert nothing in zoo.card(published)
+    dataset = Shapes(6, size=(64, 64))
+    report = sdk.evaluate(dataset, published, workers=0)
+    sdk.evaluate(dataset, published, workers=0)
+    sdk.evaluate(Shapes(4, size=(64, 64)), published, workers=0, tta=models.TTA(flips=("horizontal",)))
+    told = "\n".join(told_by_card(capsys, published))
+    assert nothing not in told
+    # The same evaluation once more takes the place of the first.
+    assert told.count("Published weights; Shapes of fingerprint") == 2
+    assert f"{report.counts.images} images, {report.counts.ground_truths} objects." in told
+    assert f"| bbox/AP | {report['bbox/AP']:.4f} |" in told
+    assert "test-time augmentation: scales 1; flips horizontal" in told
+    assert nothing in zoo.card("mask_rcnn_tiny_shapes")
+
+
+def test_card_has_the_figures_of_runs(published: str, tmp_path: Path, capsys) -> None:
+    model = models.create(published, weights=None)
+    run = sdk.fit(Shapes(4, size=(64, 64)), model, out=tmp_path / "run", workers=0, epochs=1)
+    assert cli.main(["zoo", published, "--card", "--run", str(run.folder)]) == 1
+    assert "was not evaluated yet" in capsys.readouterr().err
+    report = sdk.evaluate(Shapes(5, size=(64, 64)), run, workers=0)
+    told = "\n".join(told_by_card(capsys, published, "--run", str(run.folder)))
+    assert f"Trained here, `{run.folder}`; {report.counts.images} images" in told
+    assert report.protocol in told
+    assert cli.main(["zoo", "mask_rcnn_tiny_shapes", "--card", "--run", str(run.folder)]) == 1
+    assert "is a retinanet_tiny_shapes, and no mask_rcnn_tiny_shapes" in capsys.readouterr().err
+
+
+def told_by_card(capsys, name: str, *arguments: str) -> list[str]:
+    capsys.readouterr()
+    return told(capsys, name, "--card", *arguments)
 
 
 def test_export_can_be_used(tmp_path: Path, capsys) -> None:
