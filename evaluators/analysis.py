@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .matching import Scored, best_pairs, interpolate, match, rank_in_groups
+from .matching import Matches, Pairs, Scored, best_pairs, interpolate, match, rank_in_groups
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
 ERRORS = ("classification", "localization", "both", "duplicate", "background")
@@ -38,20 +38,26 @@ class ErrorBreakdown:
     missed: np.ndarray
 
 
-def error_breakdown(scored: Scored) -> ErrorBreakdown | None:
+def error_breakdown(
+    matches: Matches, pairs: Pairs, truth_labels: np.ndarray, order: np.ndarray
+) -> ErrorBreakdown | None:
     """Sorts the false detections by kind and prices each kind; none where there is no ground truth.
+
+    matches: of a protocol at IoU 0.5. pairs: overlaps of ``BACKGROUND`` and more between all classes. truth_labels:
+    (G,). order: (D,) rows such that those of equal score stand as the protocol orders them. AP is read at 101 recalls,
+    as COCO does, whatever the protocol's own figure.
 
     classification: overlaps an object of another class. localization: overlaps one of its class too little. both:
     overlaps one of another class too little. duplicate: overlaps one of its class that a better detection has.
     background: overlaps nothing. missed: objects in none of these.
     """
-    found, sought = scored.found, scored.sought
-    positives = scored.curves.positives[0]
-    if not positives.any():
+    found, counts_not = matches.found, matches.truth_ignored
+    if counts_not.all():
         return None
-    matches = scored.matches(FOREGROUND)
-    pairs = scored.pairs[~sought.ignore[0][scored.pairs.truth]]
-    same = found.labels[pairs.detection] == sought.labels[pairs.truth]
+    classes = int(max(truth_labels.max(), found.labels.max(initial=-1))) + 1
+    positives = np.bincount(truth_labels[~counts_not], minlength=classes)
+    pairs = pairs[~counts_not[pairs.truth]]
+    same = found.labels[pairs.detection] == truth_labels[pairs.truth]
     held = matches.detection >= 0
     own, own_iou = best_pairs(pairs[same], len(found))
     other, other_iou = best_pairs(pairs[~same], len(found))
@@ -81,7 +87,7 @@ def error_breakdown(scored: Scored) -> ErrorBreakdown | None:
     missed[truth[competing]] = False
 
     # From here on in the order of scores, ties settled as in the official figure.
-    order = scored.order[np.argsort(-found.scores[scored.order], kind="stable")]
+    order = order[np.argsort(-found.scores[order], kind="stable")]
     labels, scores, true, wrongs = (v[order] for v in (found.labels, found.scores, matches.true_positive, kind))
     counted, fixed, partner = ~matches.ignored[order], corrected[order], truth[order]
     ap = _mean_ap(labels[counted], scores[counted], true[counted], positives)
@@ -91,10 +97,10 @@ def error_breakdown(scored: Scored) -> ErrorBreakdown | None:
         right = wrong & fixed
         keep = counted & (~wrong | right)
         new_labels = labels.copy()
-        new_labels[right] = sought.labels[partner[right]]
+        new_labels[right] = truth_labels[partner[right]]
         counts[name] = int(wrong.sum())
         costs[name] = _gain(_mean_ap(new_labels[keep], scores[keep], (true | right)[keep], positives), ap)
-    fewer = positives - np.bincount(sought.labels[missed], minlength=len(positives))
+    fewer = positives - np.bincount(truth_labels[missed], minlength=len(positives))
     counts["missed"] = int(missed.sum())
     after = _mean_ap(labels[counted], scores[counted], true[counted], fewer)
     costs["missed"] = _gain(after, ap)

@@ -10,6 +10,7 @@ instances of fewer than 100 pixels. The official names of images, files and fold
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ import pycocotools.mask as coco_mask
 from ..datasets.base import DetectionDataset
 from ..datasets.cityscapes import INSTANCES, PHOTO
 from ..datasets.masks import encode
+from .analysis import BACKGROUND, FOREGROUND, ErrorBreakdown, error_breakdown
 from .base import Counts, Report, Value
 from .collecting import RLE, CollectingEvaluator, mask_areas
 from .figures import no_truth
@@ -108,11 +110,29 @@ class CityscapesEvaluator(CollectingEvaluator):
         """Who found whom at an IoU threshold."""
         return self._matches([iou])[0]
 
+    def errors(self, kind: str = "segm") -> ErrorBreakdown | None:
+        """What goes wrong at IoU 0.5; none where there is no instance that counts."""
+        matches = self.matches(iou=FOREGROUND)
+        pairs = self._collected.pairs
+        pairs = self._with_iou(pairs[pairs.truth != _VOID_ROW], matches.found)
+        pairs = pairs[pairs.iou >= BACKGROUND]
+        return error_breakdown(matches, pairs, self.truth.labels, np.arange(len(matches.found)))
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        """(G,) pixels of the instances."""
+        truth = self.truth
+        assert truth.segmentation is not None
+        return mask_areas([truth.segmentation(i) for i in range(len(truth.labels))])
+
+    def _with_iou(self, pairs: Pairs, found: Found) -> Pairs:
+        """Pairs of instances, whose ``iou`` holds common pixels, with their IoU."""
+        union = self._sizes[pairs.truth] + found.areas[pairs.detection] - pairs.iou
+        return Pairs(pairs.detection, pairs.truth, pairs.iou / union)
+
     def _matches(self, thresholds: Sequence[float]) -> list[Matches]:
         truth, c = self.truth, self._collected
-        assert truth.segmentation is not None
-        found = c.found("segm")
-        sizes = mask_areas([truth.segmentation(i) for i in range(len(truth.labels))])
+        found, sizes = c.found("segm"), self._sizes
         group = truth.ignore | truth.crowd
         small = sizes < SMALLEST
         pairs = c.pairs  # Here ``iou`` holds common pixels.
@@ -126,8 +146,7 @@ class CityscapesEvaluator(CollectingEvaluator):
         weight = group.astype(np.float64) + small
         np.add.at(excused, pairs.detection, pairs.iou * weight[pairs.truth])
         share = excused / np.maximum(found.areas, 1)
-        iou = pairs.iou / (sizes[pairs.truth] + found.areas[pairs.detection] - pairs.iou)
-        pairs = Pairs(pairs.detection, pairs.truth, iou)
+        pairs = self._with_iou(pairs, found)
         counts = ~(group | small)
         return [self._at(float(t), found, pairs, counts, share) for t in thresholds]
 

@@ -15,6 +15,7 @@ import numpy as np
 from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
 from ..datasets.index import Ragged, columns_of
+from .analysis import FOREGROUND, ErrorBreakdown, error_breakdown
 from .base import Counts, Report, Value
 from .coco import MINIMUM_IOU, Kind, check_kinds, mask_pairs
 from .collecting import RLE, CollectingEvaluator
@@ -86,6 +87,11 @@ class LvisEvaluator(CollectingEvaluator):
         """Who found whom at one of the protocol's IoU thresholds. Detections that the protocol leaves out are not in
         it."""
         return self.scored(kind or self.kinds[0]).matches(iou)
+
+    def errors(self, kind: Kind | None = None) -> ErrorBreakdown | None:
+        """What goes wrong at IoU 0.5; none where there is no ground truth."""
+        scored = self.scored(kind or self.kinds[0])
+        return error_breakdown(scored.matches(FOREGROUND), scored.pairs, self.truth.labels, scored.order)
 
     def _score(self, kind: Kind) -> Scored:
         truth, collected = self.truth, self._collected

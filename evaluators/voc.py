@@ -22,11 +22,12 @@ import torch
 from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
 from ..models.structures import Detections
+from .analysis import BACKGROUND, FOREGROUND, ErrorBreakdown, error_breakdown
 from .base import Counts, Report, Value
 from .collecting import CollectingEvaluator
 from .figures import no_truth
 from .ground_truth import ground_truth_of
-from .matching import Found, Matches, best_pairs, box_pairs, rank_in_groups
+from .matching import Found, Matches, Pairs, best_pairs, box_pairs, rank_in_groups
 
 Metric = Literal["area", "11point"]
 _METRIC_NAMES = {"area": "area under the monotone curve (VOC2010 and later)", "11point": "mean of 11 points (VOC2007)"}
@@ -110,13 +111,15 @@ class VocEvaluator(CollectingEvaluator):
 
     def _best(self, found: Found) -> tuple[np.ndarray, np.ndarray]:
         """(D,) row of the ground truth of the same class with the highest IoU, -1 for none; the IoU."""
-        truth = self.truth
-        never = np.zeros(len(truth.labels), bool)
-        pairs = box_pairs(
-            found.images, self._collected["box"], truth.offsets, truth.boxes, never, minimum=np.finfo(np.float64).tiny
-        )
-        pairs = pairs[found.labels[pairs.detection] == truth.labels[pairs.truth]]
+        pairs = self._pairs(found, np.finfo(np.float64).tiny)
+        pairs = pairs[found.labels[pairs.detection] == self.truth.labels[pairs.truth]]
         return best_pairs(pairs, len(found))
+
+    def _pairs(self, found: Found, minimum: float) -> Pairs:
+        """Overlaps between all classes."""
+        truth, boxes = self.truth, self._collected["box"]
+        never = np.zeros(len(truth.labels), bool)
+        return box_pairs(found.images, boxes, truth.offsets, truth.boxes, never, minimum=minimum)
 
     def matches(self, kind: str = "bbox", iou: float | None = None) -> Matches:
         """Who found whom at an IoU threshold, the main one by default."""
@@ -124,6 +127,12 @@ class VocEvaluator(CollectingEvaluator):
         found = self._collected.found("bbox")
         best, overlap = self._best(found)
         return self._matches(found, best, overlap, threshold)
+
+    def errors(self, kind: str = "bbox") -> ErrorBreakdown | None:
+        """What goes wrong at IoU 0.5; none where there is no ground truth."""
+        matches = self.matches(iou=FOREGROUND)
+        pairs = self._pairs(matches.found, BACKGROUND)
+        return error_breakdown(matches, pairs, self.truth.labels, self._order(matches.found))
 
     def _matches(self, found: Found, best: np.ndarray, overlap: np.ndarray, threshold: float) -> Matches:
         difficult = self.truth.ignore | self.truth.crowd

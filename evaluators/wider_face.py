@@ -18,10 +18,11 @@ import torch
 from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
 from ..models.structures import Detections
+from .analysis import BACKGROUND, ErrorBreakdown, error_breakdown
 from .base import Counts, Report, Value
 from .collecting import CollectingEvaluator
 from .ground_truth import ground_truth_of
-from .matching import Found, Matches, best_pairs, box_pairs, rank_in_groups
+from .matching import Found, Matches, Pairs, best_pairs, box_pairs, rank_in_groups
 from .voc import average_precision
 
 PROTOCOL = "WIDER FACE (IoU 0.5 with +1 pixel, scores stretched over the set, 1000 thresholds)"
@@ -124,17 +125,26 @@ class WiderFaceEvaluator(CollectingEvaluator):
 
     def _looked_at(self) -> tuple[Found, np.ndarray, np.ndarray]:
         """Detections, the row of the face that each looks at (-1 for none), and the IoU."""
-        c, faces = self._collected, self._faces
-        found = c.found("bbox")
+        found = self._collected.found("bbox")
+        return found, *best_pairs(self._pairs(found, IOU), len(found))
+
+    def _pairs(self, found: Found, minimum: float) -> Pairs:
+        faces, boxes = self._faces, self._collected["box"]
         never = np.zeros(len(faces.boxes), bool)
-        pairs = box_pairs(found.images, c["box"], faces.offsets, faces.boxes, never, minimum=IOU, pixel=1.0)
-        return found, *best_pairs(pairs, len(found))
+        return box_pairs(found.images, boxes, faces.offsets, faces.boxes, never, minimum=minimum, pixel=1.0)
 
     def matches(self, kind: str = "bbox", iou: float = IOU, subset: str = "hard") -> Matches:
         """Who found whom in one of the three sets; truth rows count the faces of the ``.mat`` files."""
         if not np.isclose(iou, IOU):
             raise ValueError(f"IoU {iou}: the protocol matches at {IOU} only")
         return self._matches(*self._looked_at(), subset)
+
+    def errors(self, kind: str = "bbox") -> ErrorBreakdown | None:
+        """What goes wrong with the faces of the hard set; none where there is no such face."""
+        matches = self.matches()
+        found = matches.found
+        one_class = np.zeros(len(matches.detection), np.int64)
+        return error_breakdown(matches, self._pairs(found, BACKGROUND), one_class, np.arange(len(found)))
 
     def _matches(self, found: Found, best: np.ndarray, overlap: np.ndarray, subset: str) -> Matches:
         counts = self._faces.counts[subset]

@@ -19,7 +19,7 @@ from ..datasets.base import DetectionDataset
 from ..datasets.coco import Coco
 from ..errors import SdkError
 from ..evaluate import scored_split
-from ..evaluators.analysis import ERRORS, ErrorBreakdown, error_breakdown
+from ..evaluators.analysis import ERRORS, ErrorBreakdown
 from ..evaluators.matching import Matches
 from ..reporting import as_json, say
 from .exporting import as_coco
@@ -59,7 +59,7 @@ def save_bundle(
     kind = report.main.partition("/")[0]
     matches = evaluator.matches(kind)
     scored = evaluator.scored(kind) if hasattr(evaluator, "scored") else None
-    breakdown = None if scored is None else error_breakdown(scored)
+    breakdown = evaluator.errors(kind)
     truth = as_coco(shown)
     write_json(target / ANNOTATIONS, truth)
     write_json(target / PREDICTIONS, as_results(shown, found))

@@ -20,9 +20,9 @@ from fiftyone.utils.eval.detection import DetectionEvaluation, DetectionEvaluati
 from ..datasets.masks import decode
 from ..errors import SdkError
 from ..evaluate import fitting_evaluator
-from ..evaluators.analysis import ERRORS, error_breakdown
+from ..evaluators.analysis import ERRORS
 from ..evaluators.base import Evaluator, Report
-from ..evaluators.matching import RECALL_LEVELS
+from ..evaluators.matching import RECALL_LEVELS, Matches
 from ..models.structures import Detections
 from ..reporting import curve_of
 from .converting import FiftyOneDataset, from_fiftyone
@@ -106,10 +106,11 @@ class ProtocolEvaluation(DetectionEvaluation):
                 f"{len(self._matches.detection)} of its own files; score what was edited by another protocol"
             )
         self.scored = evaluator.scored(kind) if hasattr(evaluator, "scored") else None
-        self.breakdown = None if self.scored is None else error_breakdown(self.scored)
+        self.breakdown = evaluator.errors(kind)
         self._mistakes = None
         if self.breakdown is not None:
             self._mistakes = likely_mistakes(self._matches, self.breakdown, self._truth.labels)
+        self.best_score = best_score(self._matches)
         found = self._matches.found
         self._order = np.argsort(found.images, kind="stable")
         self._starts = np.searchsorted(found.images[self._order], np.arange(len(self._truth.image_ids) + 1))
@@ -215,6 +216,7 @@ class ProtocolEvaluation(DetectionEvaluation):
             custom_metrics=self._shown(figures),
             figures=figures,
             errors=None if self.breakdown is None else self.breakdown.costs,
+            best_score=self.best_score,
             protocol=self.report.protocol,
             backend=self,
         )
@@ -250,13 +252,13 @@ class ProtocolResults(COCODetectionResults):
     """Official figures with FiftyOne's tables and plots.
 
     figures: every figure of the protocol by name, the main one first; none where it does not exist. errors: what each
-    kind of error costs in AP50. protocol: name and version.
+    kind of error costs in AP50. protocol: name and version. best_score: see the function of this name.
     """
 
-    def __init__(self, *args, figures=None, errors=None, protocol=None, **settings) -> None:
+    def __init__(self, *args, figures=None, errors=None, protocol=None, best_score=0.0, **settings) -> None:
         super().__init__(*args, **settings)
         self.figures: dict[str, float | None] = figures or {}
-        self.errors, self.protocol = errors, protocol
+        self.errors, self.protocol, self.best_score = errors, protocol, best_score
 
     def mAP(self, classes=None):
         """The protocol's main figure; the mean over some classes' curves where ``classes`` are given."""
@@ -267,8 +269,28 @@ class ProtocolResults(COCODetectionResults):
 
     @classmethod
     def _from_dict(cls, d, samples, config, eval_key, **settings):
-        own = {name: d.get(name) for name in ("figures", "errors", "protocol")}
+        own = {name: d.get(name) for name in ("figures", "errors", "protocol", "best_score")}
         return super()._from_dict(d, samples, config, eval_key, **own, **settings)
+
+
+def results_of(dataset: Any, eval_key: str) -> ProtocolResults:
+    """The results of an evaluation. Raises SdkError where it is none of our protocols'."""
+    results = dataset.load_evaluation_results(eval_key)
+    if not isinstance(results, ProtocolResults):
+        raise SdkError(f"{eval_key}: not an evaluation by one of our protocols")
+    return results
+
+
+def best_score(matches: Matches) -> float:
+    """The score from which on the detections of all classes have the highest F1; 0 where none is true."""
+    counted = ~matches.ignored
+    order = np.argsort(-matches.found.scores[counted], kind="stable")
+    scores, true = matches.found.scores[counted][order], np.cumsum(matches.true_positive[counted][order])
+    # Equal scores stand or fall together: only the last of them is a place to cut.
+    cut = np.flatnonzero(np.diff(scores, append=-np.inf))
+    objects = int((~matches.truth_ignored).sum())
+    f1 = 2 * true[cut] / (cut + 1 + max(objects, 1))
+    return float(scores[cut[f1.argmax()]]) if f1.max(initial=0) > 0 else 0.0
 
 
 def curves_of(report: Report, scored: Any, classes: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[float]]:

@@ -12,7 +12,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from .converting import GROUND_TRUTH
-from .evaluation import PROTOCOLS, ProtocolEvaluationConfig, ProtocolResults
+from .evaluation import PROTOCOLS, ProtocolEvaluationConfig, results_of
 from .exporting import export_coco
 from .views import save_views, set_appearance
 
@@ -112,7 +112,7 @@ class ExportFixes(foo.Operator):
 
 def compared(dataset: Any, first: str, second: str) -> dict[str, str]:
     """The figures of two evaluations by name, as ``first -> second (difference)``."""
-    one, other = (_results(dataset, key).figures for key in (first, second))
+    one, other = (results_of(dataset, key).figures for key in (first, second))
     found = {}
     for name, before in one.items():
         after = other.get(name)
@@ -125,13 +125,6 @@ def worse_images(dataset: Any, first: str, second: str) -> Any:
     """The images where the second evaluation counts more mistakes than the first, the largest difference first."""
     more = fo.ViewField(f"{second}_mistakes") - fo.ViewField(f"{first}_mistakes")
     return dataset.match(more > 0).sort_by(more, reverse=True)
-
-
-def _results(dataset: Any, key: str) -> ProtocolResults:
-    results = dataset.load_evaluation_results(key)
-    if not isinstance(results, ProtocolResults):
-        raise ValueError(f"{key}: not an evaluation by one of our protocols")
-    return results
 
 
 OPERATORS = (EvaluateRun, CompareModels, OpenFailures, ExportFixes)

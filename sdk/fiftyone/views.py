@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from .converting import GROUND_TRUTH
-from .evaluation import ProtocolResults
+from .evaluation import results_of
 
 SURE = 0.5
-"""Score from which a false detection counts as a confident one."""
+"""Share of a class's objects that a detector has to find before it casts doubt on the others."""
 
 # Ground truth in green, predictions in colours that stand out from it and from each other.
 TRUTH_COLOR = "#3fd97f"
@@ -52,6 +52,7 @@ def save_views(made: Any, *, prediction: str | None = None, eval_key: str | None
         ignored = made.filter_labels(GROUND_TRUTH, F("ignore") | F("iscrowd"))
         views["ignored objects"] = (ignored, "crowd, difficult or invalid: neither found nor missed")
     else:
+        best = results_of(made, str(eval_key)).best_score
 
         def found(condition: Any) -> Any:
             return made.filter_labels(prediction, condition).sort_by(
@@ -63,11 +64,16 @@ def save_views(made: Any, *, prediction: str | None = None, eval_key: str | None
 
         error, mark, mistake = F(f"{eval_key}_error"), F(eval_key), F(f"{eval_key}_mistake")
         worst = made.match(F(f"{eval_key}_mistakes") > 0).sort_by(f"{eval_key}_mistakes", reverse=True)
+        confident = made.filter_labels(prediction, F("confidence") >= best, only_matches=False)
         views = {
+            "confident predictions": (
+                confident,
+                f"all images; detections from score {best:.3f}, where precision and recall together are best",
+            ),
             "worst images": (worst, "most missed objects and most confident false detections first"),
             "confident false positives": (
-                found((mark == "fp") & (F("confidence") >= SURE)),
-                f"false detections with a score of {SURE} or more",
+                found((mark == "fp") & (F("confidence") >= best)),
+                f"false detections from score {best:.3f}, where precision and recall together are best",
             ),
             "missed objects": (missed(mark == "fn"), "ground truths that no detection matches"),
             "missed small objects": (
@@ -85,15 +91,10 @@ def save_views(made: Any, *, prediction: str | None = None, eval_key: str | None
                 "annotated, and the detector sees nothing there though it finds most others of the class",
             ),
             "likely missing annotations": (
-                found(F(f"{eval_key}_missing") >= SURE),
+                found(F(f"{eval_key}_missing") >= best),
                 "the detector is sure of an object, and nothing is annotated",
             ),
         }
-        results = made.load_evaluation_results(eval_key)
-        if isinstance(results, ProtocolResults) and results.errors is None:
-            # Protocols without the full matching say who was found, not why the others were not.
-            about_marks = ("worst images", "confident false positives", "missed objects", "missed small objects")
-            views = {name: views[name] for name in about_marks}
     suffix = "" if prediction is None or prediction == "predictions" else f" ({prediction})"
     for name, (view, description) in views.items():
         made.save_view(name + suffix, view, description=description, overwrite=True)

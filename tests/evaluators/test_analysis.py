@@ -11,10 +11,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from oracles import dataset_of
-from sdk.evaluators.analysis import ERRORS, confusion_matrix, error_breakdown
+from sdk.evaluators.analysis import ERRORS, confusion_matrix
+from sdk.evaluators.cityscapes import CityscapesEvaluator
 from sdk.evaluators.coco import CocoEvaluator
 from sdk.evaluators.figures import best_thresholds
+from sdk.evaluators.voc import VocEvaluator
+from sdk.models.structures import Detections
 
 TIDE = {
     "bbox": {
@@ -39,7 +43,7 @@ def real(shared, request):
 
 def test_breakdown_of_real_results(real):
     kind, evaluator = real
-    errors = error_breakdown(evaluator.scored(kind))
+    errors = evaluator.errors(kind)
     assert errors is not None
     assert errors.ap == pytest.approx(evaluator.compute()[f"{kind}/AP50"], abs=1e-12)
     for name, (count, cost) in TIDE[kind].items():
@@ -49,8 +53,8 @@ def test_breakdown_of_real_results(real):
     assert ((errors.kind >= 0) == false).all()
 
 
-def scene(tmp_path, truths, found, categories=(1, 2)):
-    """A scored image of 100 x 100; truths: (category, box, crowd), found: (category, box, score)."""
+def coco_content(truths, categories, masks=False):
+    """An image of 100 x 100; truths: (category, box, crowd), with the whole box as mask or without masks."""
     content = {
         "images": [{"id": 1, "height": 100, "width": 100}],
         "categories": [{"id": c, "name": f"class {c}"} for c in categories],
@@ -59,6 +63,15 @@ def scene(tmp_path, truths, found, categories=(1, 2)):
             for i, (c, b, crowd) in enumerate(truths, 1)
         ],
     }
+    for entry in content["annotations"] if masks else ():
+        x, y, w, h = entry["bbox"]
+        entry["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    return content
+
+
+def scene(tmp_path, truths, found, categories=(1, 2)):
+    """A scored image of 100 x 100; truths: (category, box, crowd), found: (category, box, score)."""
+    content = coco_content(truths, categories)
     results = [{"image_id": 1, "category_id": c, "bbox": b, "score": s} for c, b, s in found]
     (tmp_path / "results.json").write_text(json.dumps(results))
     evaluator = CocoEvaluator(dataset_of(content), kinds=("bbox",))
@@ -84,7 +97,7 @@ def test_each_kind_of_error(tmp_path):
         (1, [42, 42, 10, 10], 0.3),  # in the crowd
     ]
     evaluator = scene(tmp_path, truths, found)
-    errors = error_breakdown(evaluator.scored("bbox"))
+    errors = evaluator.errors("bbox")
     assert errors is not None
     named = [ERRORS[k] if k >= 0 else None for k in errors.kind]
     assert named == [None, "duplicate", "classification", "localization", "both", "background", None]
@@ -106,6 +119,41 @@ def test_each_kind_of_error(tmp_path):
     assert f1 == pytest.approx(2 / 3)
 
 
+def test_other_protocols_name_the_same_errors(tmp_path):
+    """Without crowds and overlaps at the very limits they match alike."""
+    truths = [(1, [0, 0, 20, 20], 0), (1, [30, 0, 20, 20], 0), (2, [60, 0, 20, 20], 0), (2, [0, 60, 20, 20], 0)]
+    found = [
+        (1, [0, 0, 20, 20], 0.9),
+        (1, [0, 0, 20, 18], 0.8),  # again
+        (1, [60, 0, 20, 20], 0.7),  # of class 2
+        (1, [30, 0, 20, 8], 0.6),  # too small
+        (2, [30, 0, 20, 8], 0.5),  # too small and of class 1
+        (1, [80, 80, 10, 10], 0.4),  # on nothing
+    ]
+    coco = scene(tmp_path, truths, found)
+    voc = VocEvaluator(dataset_of(coco_content(truths, (1, 2))))
+    voc.update_from_json(tmp_path / "results.json")
+    cityscapes = CityscapesEvaluator(dataset_of(coco_content(truths, (1, 2), masks=True)))
+    masks = torch.zeros(len(found), 100, 100, dtype=torch.bool)
+    for mask, (_, (x, y, w, h), _) in zip(masks, found):
+        mask[y : y + h, x : x + w] = True
+    boxes = torch.tensor([[x, y, x + w, y + h] for _, (x, y, w, h), _ in found], dtype=torch.float64)
+    scores = torch.tensor([score for *_, score in found], dtype=torch.float64)
+    labels = torch.tensor([category - 1 for category, *_ in found])
+    cityscapes.update([1], [Detections(boxes, scores, labels, masks)])
+    wanted = coco.errors()
+    assert wanted is not None
+    assert [ERRORS[k] for k in wanted.kind if k >= 0] == [
+        "duplicate", "classification", "localization", "both", "background",
+    ]  # fmt: skip
+    for evaluator in (voc, cityscapes):
+        errors = evaluator.errors()
+        assert errors is not None
+        for name in ("kind", "truth", "missed"):
+            assert getattr(errors, name).tolist() == getattr(wanted, name).tolist(), name
+        assert (errors.ap, errors.costs, errors.counts) == (wanted.ap, wanted.costs, wanted.counts)
+
+
 def test_matches(tmp_path):
     truths = [(1, [0, 0, 20, 20], 0), (1, [50, 50, 20, 20], 0)]
     found = [(1, [0, 0, 20, 16], 0.5), (1, [0, 0, 20, 20], 0.4)]
@@ -122,11 +170,11 @@ def test_matches(tmp_path):
 
 def test_nothing_to_break_down(tmp_path):
     evaluator = scene(tmp_path, [], [(1, [0, 0, 20, 16], 0.5)])
-    assert error_breakdown(evaluator.scored("bbox")) is None
+    assert evaluator.errors("bbox") is None
     assert confusion_matrix(evaluator.scored("bbox"), ("a", "b")).table.sum() == 1
     assert not evaluator.matches().missed.any()
     nothing = scene(tmp_path, [(1, [0, 0, 20, 20], 0)], [])
-    errors = error_breakdown(nothing.scored("bbox"))
+    errors = nothing.errors("bbox")
     assert errors is not None
     assert errors.counts["missed"] == 1
     assert errors.costs["missed"] == pytest.approx(1)

@@ -19,6 +19,7 @@ from roundtrip import assert_same
 from sdk.datasets import Cityscapes, Coco, DeepFashion, Lvis, Voc, WiderFace, from_fiftyone
 from sdk.datasets.cityscapes import CLASSES
 from sdk.datasets.masks import encode
+from sdk.evaluators.analysis import ERRORS
 
 import sdk
 from sdk.evaluate import read_predictions
@@ -149,6 +150,34 @@ def test_marks_add_up(case, explored):
     assert said.get("fp", 0) == matches.false_positive.sum()
     assert there.get("fn", 0) == matches.missed.sum()
     assert there.get("ignored", 0) == matches.truth_ignored.sum()
+
+
+def test_every_false_detection_has_its_error(case, explored):
+    results = explored.load_evaluation_results("eval")
+    objects = "predictions.detections"
+    marks, kinds = explored.values([f"{objects}.eval", f"{objects}.eval_error"], unwind=True)
+    assert [kind is not None for kind in kinds] == [mark == "fp" for mark in marks]
+    assert set(results.errors) == {*ERRORS, "missed"}
+    assert results.metrics()["AP50 lost to missed"] == results.errors["missed"]
+    assert explored.load_saved_view("background").count(objects) == kinds.count("background")
+
+
+def test_confident_is_where_precision_and_recall_are_best(case, explored):
+    """By trying every score."""
+    objects = "predictions.detections"
+    marks, scores = explored.values([f"{objects}.eval", f"{objects}.confidence"], unwind=True)
+    counted = [(score, mark == "tp") for score, mark in zip(scores, marks) if mark in ("tp", "fp")]
+    sought = sum(mark in ("tp", "fn") for mark in explored.values("ground_truth.detections.eval", unwind=True))
+
+    def f1(least: float) -> float:
+        kept = [true for score, true in counted if score >= least]
+        return 2 * sum(kept) / (len(kept) + sought)
+
+    best = explored.load_evaluation_results("eval").best_score
+    assert f1(best) == max(f1(least) for least in {score for score, _ in counted})
+    shown = explored.load_saved_view("confident predictions")
+    assert shown.count("predictions.detections") == sum(score >= best for score in scores)
+    assert shown.count("ground_truth.detections") == len(case.dataset.annotations)
 
 
 def test_nothing_is_lost_on_the_way(case, explored):
