@@ -93,7 +93,9 @@ def extension() -> dict:
     cxx = [*shared, *arithmetic, "-fvisibility=hidden"]
     link = []
     if os.environ.get("SDK_SANITIZE") == "1":
-        cxx += ["-DSDK_SANITIZE", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+        # Python's own flags make integers wrap around, which would hide their overflow.
+        cxx += ["-DSDK_SANITIZE", "-O1", "-g", "-fno-wrapv"]
+        cxx += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
         link += ["-fsanitize=address,undefined"]
     sources = [SOURCES / "schema.cpp", *sorted((ROOT / SOURCES / "cpu").glob("*.cpp"))]
     if cuda:

@@ -44,6 +44,11 @@ struct RoiPoolSizes {
     check(ratio <= MOST_SAMPLES, "sampling_ratio: expected at most ", MOST_SAMPLES, ", found ", ratio);
   }
 
+  void check_grad(const Tensor& grad, const Tensor& input) const {
+    check_shape("grad", grad, {regions, channels, rows, columns});
+    check_like("grad", grad, input);
+  }
+
   // More samples along a side of a bin than any real region needs.
   static constexpr int64_t MOST_SAMPLES = 4096;
 };

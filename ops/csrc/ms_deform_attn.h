@@ -29,6 +29,11 @@ struct DeformAttnSizes {
     check_shape("attention_weights", attention_weights, {batch, queries, heads, levels, points});
     check_like("attention_weights", attention_weights, value);
   }
+
+  void check_grad(const Tensor& grad, const Tensor& value) const {
+    check_shape("grad", grad, {batch, queries, heads * channels});
+    check_like("grad", grad, value);
+  }
 };
 
 }  // namespace sdk

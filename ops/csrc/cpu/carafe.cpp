@@ -14,22 +14,11 @@
 namespace sdk {
 namespace {
 
-struct Sizes {
-  int64_t batch, channels, height, width, kernel, groups, scale, radius, out_height, out_width, wide, per_group;
+// The sizes with the length of a widened row.
+struct Sizes : CarafeSizes {
+  int64_t wide;
 
-  Sizes(const Tensor& features, int64_t kernel_size, int64_t group_count, int64_t scale_factor)
-      : batch(features.size(0)),
-        channels(features.size(1)),
-        height(features.size(2)),
-        width(features.size(3)),
-        kernel(kernel_size),
-        groups(group_count),
-        scale(scale_factor),
-        radius(kernel_size / 2),
-        out_height(height * scale),
-        out_width(width * scale),
-        wide((width + 2 * radius) * scale),
-        per_group(channels / groups) {}
+  explicit Sizes(const CarafeSizes& sizes) : CarafeSizes(sizes), wide((width + 2 * radius) * scale) {}
 };
 
 template <typename T, typename W>
@@ -101,8 +90,7 @@ SDK_SIMD void add_product(const W* __restrict a, const W* __restrict b, int64_t 
 }
 
 Tensor carafe(const Tensor& features, const Tensor& masks, int64_t kernel_size, int64_t groups, int64_t scale) {
-  check_carafe_arguments(features, masks, kernel_size, groups, scale);
-  const Sizes sizes(features, kernel_size, groups, scale);
+  const Sizes sizes(CarafeSizes(features, masks, kernel_size, groups, scale));
   const Tensor features_in = packed(features), masks_in = packed(masks);
   const Tensor out = empty(features_in, {sizes.batch, sizes.channels, sizes.out_height, sizes.out_width});
   if (out.numel() == 0) {
@@ -231,10 +219,8 @@ std::tuple<Tensor, Tensor> carafe_backward(
     int64_t kernel_size,
     int64_t groups,
     int64_t scale) {
-  check_carafe_arguments(features, masks, kernel_size, groups, scale);
-  const Sizes sizes(features, kernel_size, groups, scale);
-  check_shape("grad", grad, {sizes.batch, sizes.channels, sizes.out_height, sizes.out_width});
-  check_like("grad", grad, features);
+  const Sizes sizes(CarafeSizes(features, masks, kernel_size, groups, scale));
+  sizes.check_grad(grad, features);
   const Tensor grad_in = packed(grad), features_in = packed(features), masks_in = packed(masks);
   const Tensor by_features = zeros(features_in, {sizes.batch, sizes.channels, sizes.height, sizes.width});
   const Tensor by_masks =

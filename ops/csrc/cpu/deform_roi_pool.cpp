@@ -54,28 +54,39 @@ void find_axis_taps(W start, W length, int64_t samples, int64_t size, std::vecto
   }
 }
 
-// The taps of all bins of one region, bin after bin; those of bin i end at `ends[i]`.
-template <typename W>
+// The taps of all bins of one region, bin after bin; those of bin i end at `ends_[i]`.
+template <typename T, typename W = Wide<T>>
 class Taps {
  public:
-  template <typename T>
-  void find(const RoiGeometry<W>& roi, const T* offset, const RoiPoolSizes& sizes, W gamma) {
-    const int64_t bins = sizes.rows * sizes.columns;
+  // rois (K, 5), offset (K, 2, P, Q) or null.
+  Taps(const T* rois, const T* offset, const RoiPoolSizes& sizes, double scale, double gamma)
+      : rois_(rois),
+        offset_(offset),
+        sizes_(sizes),
+        scale_(static_cast<W>(scale)),
+        gamma_(static_cast<W>(gamma)),
+        bins_(sizes.rows * sizes.columns),
+        ends_(bins_) {}
+
+  // Moves on to region n.
+  void find(int64_t n) {
+    const RoiGeometry<W> roi(rois_ + 5 * n, sizes_, scale_);
+    unit_x = gamma_ * roi.width;
+    unit_y = gamma_ * roi.height;
     taps_.clear();
-    ends_.resize(bins);
-    for (int64_t bin = 0; bin < bins; ++bin) {
-      W x = roi.x + static_cast<W>(bin % sizes.columns) * roi.bin_width;
-      W y = roi.y + static_cast<W>(bin / sizes.columns) * roi.bin_height;
-      if (offset != nullptr) {
-        x += gamma * roi.width * static_cast<W>(offset[bin]);
-        y += gamma * roi.height * static_cast<W>(offset[bins + bin]);
+    for (int64_t bin = 0; bin < bins_; ++bin) {
+      W x = roi.x + static_cast<W>(bin % sizes_.columns) * roi.bin_width;
+      W y = roi.y + static_cast<W>(bin / sizes_.columns) * roi.bin_height;
+      if (offset_ != nullptr) {
+        x += unit_x * static_cast<W>(offset_[2 * n * bins_ + bin]);
+        y += unit_y * static_cast<W>(offset_[(2 * n + 1) * bins_ + bin]);
       }
-      find_axis_taps(y, roi.bin_height, roi.grid_height, sizes.height, rows_);
-      find_axis_taps(x, roi.bin_width, roi.grid_width, sizes.width, columns_);
+      find_axis_taps(y, roi.bin_height, roi.grid_height, sizes_.height, rows_);
+      find_axis_taps(x, roi.bin_width, roi.grid_width, sizes_.width, columns_);
       for (const AxisTap<W>& row : rows_) {
         for (const AxisTap<W>& column : columns_) {
           taps_.push_back(
-              {row.index * sizes.width + column.index,
+              {row.index * sizes_.width + column.index,
                row.weight * column.weight,
                row.weight * column.slope,
                row.slope * column.weight});
@@ -93,9 +104,16 @@ class Taps {
     return taps_.data() + ends_[bin];
   }
 
+  // How far, in feature pixels, an offset of 1 moves the bins.
+  W unit_x = 0, unit_y = 0;
+
  private:
-  std::vector<Tap<W>> taps_;
+  const T *rois_, *offset_;
+  const RoiPoolSizes& sizes_;
+  W scale_, gamma_;
+  int64_t bins_;
   std::vector<int64_t> ends_;
+  std::vector<Tap<W>> taps_;
   std::vector<AxisTap<W>> rows_, columns_;
 };
 
@@ -235,12 +253,11 @@ Tensor deform_roi_pool(
       }
       planes_to_map(input_data<T>(input_in) + image * sizes.channels * area, sizes, map.data());
       parallel_for(0, group.size(), grain(16 * sizes.channels * bins), [&](int64_t begin, int64_t end) {
-        Taps<W> taps;
+        Taps<T> taps(boxes, shifts, sizes, spatial_scale, gamma);
         std::vector<W> pooled(bins * sizes.channels);
         for (int64_t member = begin; member < end; ++member) {
           const int64_t n = group[member];
-          const RoiGeometry<W> roi(boxes + 5 * n, sizes, static_cast<W>(spatial_scale));
-          taps.find(roi, shifts ? shifts + 2 * n * bins : nullptr, sizes, static_cast<W>(gamma));
+          taps.find(n);
           for (int64_t bin = 0; bin < bins; ++bin) {
             W* sums = pooled.data() + bin * sizes.channels;
             gather(map.data(), sizes.channels, taps.begin(bin), taps.end(bin), &Tap<W>::weight, sums);
@@ -267,8 +284,7 @@ std::tuple<Tensor, Tensor> deform_roi_pool_backward(
     double gamma) {
   const RoiPoolSizes sizes(
       input, rois, offset, output_height, output_width, spatial_scale, sampling_ratio, gamma);
-  check_shape("grad", grad, {sizes.regions, sizes.channels, output_height, output_width});
-  check_like("grad", grad, input);
+  sizes.check_grad(grad, input);
   const Tensor grad_in = packed(grad), input_in = packed(input), rois_in = packed(rois);
   const std::optional<Tensor> offset_in = packed(offset);
   const Tensor by_input = empty(input_in, {sizes.batch, sizes.channels, sizes.height, sizes.width});
@@ -288,12 +304,11 @@ std::tuple<Tensor, Tensor> deform_roi_pool_backward(
       if (shifts != nullptr && !group.empty()) {
         planes_to_map(input_data<T>(input_in) + image * channels * area, sizes, map.data());
         parallel_for(0, group.size(), grain(32 * channels * bins), [&](int64_t begin, int64_t end) {
-          Taps<W> taps;
+          Taps<T> taps(boxes, shifts, sizes, spatial_scale, gamma);
           std::vector<W> upstream(bins * channels), slope(channels);
           for (int64_t member = begin; member < end; ++member) {
             const int64_t n = group[member];
-            const RoiGeometry<W> roi(boxes + 5 * n, sizes, static_cast<W>(spatial_scale));
-            taps.find(roi, shifts + 2 * n * bins, sizes, static_cast<W>(gamma));
+            taps.find(n);
             transpose(input_data<T>(grad_in) + n * channels * bins, bins, channels, bins, upstream.data(), channels);
             T* result = output_data<T>(by_offset) + 2 * n * bins;
             for (int64_t bin = 0; bin < bins; ++bin) {
@@ -302,8 +317,8 @@ std::tuple<Tensor, Tensor> deform_roi_pool_backward(
               const W by_x = dot(factors, slope.data(), channels);
               gather(map.data(), channels, taps.begin(bin), taps.end(bin), &Tap<W>::by_y, slope.data());
               const W by_y = dot(factors, slope.data(), channels);
-              result[bin] = static_cast<T>(by_x * static_cast<W>(gamma) * roi.width);
-              result[bins + bin] = static_cast<T>(by_y * static_cast<W>(gamma) * roi.height);
+              result[bin] = static_cast<T>(by_x * taps.unit_x);
+              result[bins + bin] = static_cast<T>(by_y * taps.unit_y);
             }
           }
         });
@@ -312,12 +327,11 @@ std::tuple<Tensor, Tensor> deform_roi_pool_backward(
       // Every thread takes some channels of all regions in turn: the order of the sums is fixed.
       const int64_t operations = 16 * bins * static_cast<int64_t>(group.size());
       parallel_for(0, channels, grain(operations), [&](int64_t begin, int64_t end) {
-        Taps<W> taps;
+        Taps<T> taps(boxes, shifts, sizes, spatial_scale, gamma);
         const int64_t count = end - begin;
         std::vector<W> upstream(bins * count);
         for (const int64_t n : group) {
-          const RoiGeometry<W> roi(boxes + 5 * n, sizes, static_cast<W>(spatial_scale));
-          taps.find(roi, shifts ? shifts + 2 * n * bins : nullptr, sizes, static_cast<W>(gamma));
+          taps.find(n);
           const T* grads = input_data<T>(grad_in) + (n * channels + begin) * bins;
           transpose(grads, bins, count, bins, upstream.data(), count);
           for (int64_t bin = 0; bin < bins; ++bin) {

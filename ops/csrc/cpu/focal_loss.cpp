@@ -14,7 +14,8 @@
 namespace sdk {
 namespace {
 
-// e^x for x <= 0, 0 for NaN or less than -87: x = n log 2 + r, a polynomial in r (Taylor to the 7th power, |r| <= 0.35), times 2^n.
+// e^x for x <= 0, 0 for NaN or less than -87: x = n log 2 + r, a polynomial in r (Taylor to the 7th power,
+// |r| <= 0.35), times 2^n.
 inline __attribute__((always_inline)) float exp_negative(float x) {
   const float clamped = x > -87.0f ? x : -87.0f;
   const float n = static_cast<float>(static_cast<int32_t>(clamped * 1.44269504f - 0.5f));

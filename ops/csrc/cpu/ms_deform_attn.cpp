@@ -230,8 +230,7 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
     const Tensor& sampling_locations,
     const Tensor& attention_weights) {
   const DeformAttnSizes sizes(value, spatial_shapes, level_start_index, sampling_locations, attention_weights);
-  check_shape("grad", grad, {sizes.batch, sizes.queries, sizes.heads * sizes.channels});
-  check_like("grad", grad, value);
+  sizes.check_grad(grad, value);
   const Tensor grad_in = packed(grad), value_in = packed(value), shapes_in = packed(spatial_shapes);
   const Tensor starts_in = packed(level_start_index);
   const Tensor locations_in = packed(sampling_locations), weights_in = packed(attention_weights);

@@ -89,7 +89,8 @@ struct Paste {
 
  private:
   void fill(const W* left, const W* right, W east, W west, W threshold) {
-    fill_set(left, right, y.cell.data(), y.before.data(), y.after.data(), east, west, threshold, set.data(), set.size());
+    fill_set(
+        left, right, y.cell.data(), y.before.data(), y.after.data(), east, west, threshold, set.data(), set.size());
   }
 
   SDK_SIMD static void fill_set(

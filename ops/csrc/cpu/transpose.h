@@ -7,8 +7,8 @@
 
 namespace sdk {
 
-// Writes `from` (rows, columns) as `to` (columns, rows); the pitches say how far apart their rows lie. This goes tile by
-// tile: as their size is constant, they are turned in registers.
+// Writes `from` (rows, columns) as `to` (columns, rows); the pitches say how far apart their rows lie. This goes tile
+// by tile: as their size is constant, they are turned in registers.
 template <typename From, typename To>
 SDK_SIMD void transpose(
     const From* __restrict from,

@@ -8,12 +8,8 @@
 namespace sdk {
 namespace {
 
-struct Sizes {
-  int64_t batch, channels, height, width, kernel, groups, scale, radius, out_height, out_width, per_group;
-};
-
 template <typename T>
-__global__ void reassemble(const T* features, const T* masks, Sizes s, T* out) {
+__global__ void reassemble(const T* features, const T* masks, CarafeSizes s, T* out) {
   using W = Wide<T>;
   SDK_FOR_EACH(i, s.batch * s.channels * s.out_height * s.out_width) {
     const int64_t ox = i % s.out_width, oy = i / s.out_width % s.out_height, plane = i / s.out_width / s.out_height;
@@ -31,7 +27,7 @@ __global__ void reassemble(const T* features, const T* masks, Sizes s, T* out) {
 }
 
 template <typename T>
-__global__ void features_backward(const T* grad, const T* masks, Sizes s, T* out) {
+__global__ void features_backward(const T* grad, const T* masks, CarafeSizes s, T* out) {
   using W = Wide<T>;
   SDK_FOR_EACH(i, s.batch * s.channels * s.height * s.width) {
     const int64_t x = i % s.width, y = i / s.width % s.height, plane = i / s.width / s.height;
@@ -56,7 +52,7 @@ __global__ void features_backward(const T* grad, const T* masks, Sizes s, T* out
 }
 
 template <typename T>
-__global__ void masks_backward(const T* grad, const T* features, Sizes s, T* out) {
+__global__ void masks_backward(const T* grad, const T* features, CarafeSizes s, T* out) {
   using W = Wide<T>;
   const int64_t taps = s.kernel * s.kernel;
   SDK_FOR_EACH(i, s.batch * s.groups * taps * s.out_height * s.out_width) {
@@ -74,26 +70,9 @@ __global__ void masks_backward(const T* grad, const T* features, Sizes s, T* out
   }
 }
 
-Sizes sizes_of(const Tensor& features, int64_t kernel_size, int64_t groups, int64_t scale) {
-  const int64_t channels = features.size(1), height = features.size(2), width = features.size(3);
-  return {
-      features.size(0),
-      channels,
-      height,
-      width,
-      kernel_size,
-      groups,
-      scale,
-      kernel_size / 2,
-      height * scale,
-      width * scale,
-      channels / groups};
-}
-
 Tensor carafe(const Tensor& features, const Tensor& masks, int64_t kernel_size, int64_t groups, int64_t scale) {
-  check_carafe_arguments(features, masks, kernel_size, groups, scale);
   const OnDevice device(features);
-  const Sizes s = sizes_of(features, kernel_size, groups, scale);
+  const CarafeSizes s(features, masks, kernel_size, groups, scale);
   const Tensor features_in = packed(features), masks_in = packed(masks);
   const Tensor out = empty(features, {s.batch, s.channels, s.out_height, s.out_width});
   if (out.numel() == 0) {
@@ -115,10 +94,8 @@ std::tuple<Tensor, Tensor> carafe_backward(
     int64_t kernel_size,
     int64_t groups,
     int64_t scale) {
-  check_carafe_arguments(features, masks, kernel_size, groups, scale);
-  const Sizes s = sizes_of(features, kernel_size, groups, scale);
-  check_shape("grad", grad, {s.batch, s.channels, s.out_height, s.out_width});
-  check_like("grad", grad, features);
+  const CarafeSizes s(features, masks, kernel_size, groups, scale);
+  s.check_grad(grad, features);
   const OnDevice device(features);
   const Tensor grad_in = packed(grad), features_in = packed(features), masks_in = packed(masks);
   const Tensor by_features = zeros(features, {s.batch, s.channels, s.height, s.width});

@@ -144,8 +144,7 @@ std::tuple<Tensor, Tensor> deform_roi_pool_backward(
     int64_t sampling_ratio,
     double gamma) {
   const RoiPoolSizes s(input, rois, offset, output_height, output_width, spatial_scale, sampling_ratio, gamma);
-  check_shape("grad", grad, {s.regions, s.channels, output_height, output_width});
-  check_like("grad", grad, input);
+  s.check_grad(grad, input);
   const OnDevice device(input);
   const Tensor grad_in = packed(grad), input_in = packed(input), rois_in = packed(rois);
   const std::optional<Tensor> offset_in = packed(offset);

@@ -183,8 +183,7 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
     const Tensor& sampling_locations,
     const Tensor& attention_weights) {
   const DeformAttnSizes s(value, spatial_shapes, level_start_index, sampling_locations, attention_weights);
-  check_shape("grad", grad, {s.batch, s.queries, s.heads * s.channels});
-  check_like("grad", grad, value);
+  s.check_grad(grad, value);
   const OnDevice device(value);
   const Tensor grad_in = packed(grad), value_in = packed(value);
   const Tensor shapes_in = packed(spatial_shapes), starts_in = packed(level_start_index);
