@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -172,14 +172,20 @@ def save_weights(
     name: str,
     classes: Sequence[str],
     category_ids: Sequence[int],
+    about: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a detector's weights as one safetensors file that says what it is."""
+    """Writes a detector's weights as one safetensors file that says what it is.
+
+    classes: names in label order; empty where nobody knows them. about: further facts, such as where they come from.
+    """
     from safetensors.torch import save
 
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     metadata = {
+        **(about or {}),
         "format": "pt",
         "model": name,
+        "num_classes": str(int(model.num_classes)),  # type: ignore[arg-type]
         "classes": json.dumps(list(classes)),
         "category_ids": json.dumps([int(i) for i in category_ids]),
     }
@@ -214,11 +220,11 @@ def load_weights(path: str | os.PathLike, model: nn.Module | None = None) -> Tra
                 f"{path}: was trained with a {name}, which is no name of the zoo; "
                 "build that model and give it: sdk.Run(folder, model=model)"
             )
-        model = models.create(name, num_classes=len(classes), weights=None)
+        model = models.create(name, num_classes=int(metadata.get("num_classes", len(classes))), weights=None)
     load_state(model, state, source=str(path))
-    model.classes = classes  # type: ignore[assignment]
+    model.classes = classes or None  # type: ignore[assignment]
     ids = tuple(json.loads(metadata.get("category_ids", "[]"))) or None
-    return Trained(model.eval(), recipe_of(model), classes, ids, str(path))
+    return Trained(model.eval(), recipe_of(model), classes or None, ids, str(path))
 
 
 def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:

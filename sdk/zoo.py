@@ -259,7 +259,10 @@ def export(name: str, out: str | Path, weights: str = "published") -> Path:
     if out.exists():
         raise SdkError(f"{out}: exists already")
     model = models.create(name, weights=weights)
-    classes = model.classes or [f"class {label}" for label in range(model.num_classes)]
+    about = {"source": Path(weights).name}
+    if weights == "published":
+        recipe = find_recipe(name)
+        about = {"source": str(recipe.weights), "document": recipe.document, "license": "Apache-2.0"}
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(out, model, name=name, classes=classes, category_ids=())
+    save_weights(out, model, name=name, classes=model.classes or (), category_ids=(), about=about)
     return out

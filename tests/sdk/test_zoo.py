@@ -134,6 +134,7 @@ def test_export_can_be_used(tmp_path: Path, capsys) -> None:
         metadata = file.metadata()
     assert metadata["model"] == name
     assert tuple(json.loads(metadata["classes"])) == names
+    assert metadata["source"] == "a.pth"
     trained = sdk.checkpoint.load(out)
     assert trained.classes == names
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in trained.model.state_dict().items())
@@ -148,6 +149,26 @@ def test_export_can_be_used(tmp_path: Path, capsys) -> None:
     assert cli.main(["zoo", "export", name]) == 1
     assert cli.main(["zoo", "export", name, str(tmp_path / "b.safetensors")]) == 1
     assert "no weights were published" in capsys.readouterr().err
+
+
+def test_export_says_where_the_weights_come_from(published: str, tmp_path: Path) -> None:
+    out = zoo.export(published, tmp_path / "a.safetensors")
+    with safe_open(str(out), framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata["source"] == recipes()[published].weights
+    assert metadata["license"] == "Apache-2.0"
+
+
+def test_export_of_a_file_without_class_names_names_none(tmp_path: Path) -> None:
+    """Such a detector fits every dataset of as many classes, before and after."""
+    name = "retinanet_tiny_shapes"
+    torch.save({"state_dict": models.create(name, weights=None).state_dict(), "meta": {}}, tmp_path / "a.pth")
+    out = zoo.export(name, tmp_path / "a.safetensors", str(tmp_path / "a.pth"))
+    trained = sdk.checkpoint.load(out)
+    assert trained.classes is None
+    assert trained.model.num_classes == 4
+    assert sdk.evaluate(Shapes(4, size=(64, 64)), out, workers=0).counts.images > 0
+    assert models.create(name, weights=out).classes is None
 
 
 def test_the_written_table_has_every_name() -> None:
