@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -12,6 +13,7 @@ from sdk.models.backbones.resnet import ResNet
 from sdk.models.backbones.trident_resnet import TridentResNet
 from sdk.models.backbones.vgg import SSDVGG
 from sdk.models.recipe import Recipe
+from sdk.models.settings import ProposalSettings
 from sdk.models.structures import ImageBatch, Targets
 from sdk.models.zoo import recipes
 from torch import nn
@@ -60,13 +62,28 @@ def small_detector(recipe: Recipe, num_classes: int = 3) -> nn.Module:
     """The recipe's detector, on a small backbone where the method is not in the backbone itself; all of it trains."""
     torch.manual_seed(0)
     body = backbone_of(recipe)
-    if body in SMALL:
-        return recipe.build(num_classes, backbone=SMALL[body])
-    model = recipe.build(num_classes)
+    model = recipe.build(num_classes, backbone=SMALL[body]) if body in SMALL else recipe.build(num_classes)
     for module in model.modules():
         if isinstance(module, OWN_BACKBONE):
             module.frozen_stages, module.norm_eval = -1, False
-    return model.requires_grad_(True)
+            module.requires_grad_(True)
+    few_regions(model)
+    return model
+
+
+def few_regions(model: nn.Module, proposals: int = 100, sampled: int = 16, found: int = 20) -> None:
+    """Second stages look at fewer regions, which is where they spend their time on small images."""
+    first, second = getattr(model, "rpn_head", None), getattr(model, "roi_head", None)
+    for module in () if first is None else first.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, ProposalSettings):
+                setattr(module, name, replace(value, max_per_image=min(proposals, value.max_per_image)))
+    for value in () if second is None else vars(second).values():
+        for sampler in value if isinstance(value, list) else [value]:
+            if hasattr(sampler, "pos_fraction"):
+                sampler.num = min(sampled, sampler.num)
+    if second is not None:
+        model.test.max_per_image = found
 
 
 def batch(recipe: Recipe, objects: tuple[int, int]) -> tuple[ImageBatch, list[Targets]]:

@@ -1,5 +1,6 @@
 """Two hundred steps on drawn shapes: the loss falls, and more is found than by an untrained detector."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +55,7 @@ def average_precision(model, dataset, collate, kind):
 @pytest.mark.long
 @pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_it_learns(name):
+    began = time.process_time()
     recipe = REPRESENTATIVES[name]
     shapes = {"classes": ("square",)} if name.startswith(CLASS_AGNOSTIC) else {}
     size = image_size(recipe)
@@ -77,7 +79,10 @@ def test_it_learns(name):
         optimizer.step()
         history.append(float(loss.detach()))
     after = {kind: average_precision(model, held_out, collate, kind) for kind in kinds}
-    print(f"{name}: loss {np.mean(history[:20]):.3f} -> {np.mean(history[-20:]):.3f}, AP50 {before} -> {after}")
+    took = time.process_time() - began
+    print(
+        f"{name}: {took:.0f} s, loss {np.mean(history[:20]):.3f} -> {np.mean(history[-20:]):.3f}, AP50 {before} -> {after}"
+    )
     assert np.mean(history[-20:]) < np.mean(history[:20])
     for kind in kinds:
         assert after[kind] > before[kind], kind
