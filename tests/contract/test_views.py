@@ -1,25 +1,30 @@
-"""Every method can be tested in several views: one view is plain prediction, a mirrored image is mirrored throughout."""
+"""Every method sees images in several views: one view is plain prediction, a mirrored image is mirrored throughout."""
 
 import pytest
 import torch
-from small_detectors import batch, representatives, small_detector
-
+import torch.nn.functional as F
 from sdk.models.structures import ImageBatch
 from sdk.models.tta import predict_views
+from small_detectors import batch, representatives, small_detector
 
 REPRESENTATIVES = representatives()
 QUICK = {
-    "cascade_mask_rcnn_r50_fpn_1x_coco",
+    "mask_rcnn_r101_caffe_fpn_1x_coco",
     "centripetalnet_hourglass104_mstest_16x6_210e_coco",
     "detr_r50_8x2_150e_coco",
-    "retinanet_r50_caffe_fpn_1x_coco",
-    "yolact_r50_1x8_coco",
+    "retinanet_r101_caffe_fpn_1x_coco",
+    "yolact_r101_1x8_coco",
 }
 
 
-def at_half_size(images: ImageBatch) -> ImageBatch:
+def padded(pixels: torch.Tensor, divisor: int) -> torch.Tensor:
+    """(B, 3, H, W) pixels with zeros on the right and bottom, up to multiples of ``divisor``."""
+    return F.pad(pixels, (0, -pixels.shape[3] % divisor, 0, -pixels.shape[2] % divisor))
+
+
+def at_half_size(images: ImageBatch, divisor: int) -> ImageBatch:
     """The same images at half their size, whose detections are given in the pixels of the whole."""
-    small = torch.nn.functional.avg_pool2d(images.pixels, 2)
+    small = padded(F.avg_pool2d(images.pixels, 2), divisor)
     sizes = [(h // 2, w // 2) for h, w in images.sizes]
     return ImageBatch(small, sizes, images.sizes, [(w / v, h / u) for (h, w), (u, v) in zip(sizes, images.sizes)])
 
@@ -39,12 +44,13 @@ def mirrored(images: ImageBatch) -> ImageBatch:
 def test_views(name):
     recipe = REPRESENTATIVES[name]
     model = small_detector(recipe).eval()
-    model.test.max_per_image = 20
+    model.test.max_per_image = 10
     if hasattr(model.test, "score_threshold"):
         model.test.score_threshold = 0.0
     images, targets = batch(recipe, (3, 2))
-    images = ImageBatch(images.pixels, images.sizes, images.sizes, [(1.0, 1.0)] * 2)
-    batches, proposals, turned = [images, at_half_size(images)], None, None
+    divisor = recipe.preprocessing.divisor
+    images = ImageBatch(padded(images.pixels, divisor), images.sizes, images.sizes, [(1.0, 1.0)] * 2)
+    batches, proposals, turned = [images, at_half_size(images, divisor)], None, None
     given = {}
     if recipe.needs_proposals:
         proposals = [[t.proposals for t in targets], [t.proposals / 2 for t in targets]]
@@ -61,13 +67,13 @@ def test_views(name):
     ones = predict_views(model, batches, ["horizontal"], proposals)
     others = predict_views(model, [mirrored(b) for b in batches], ["horizontal"], turned)
     for one, other, (_, width) in zip(ones, others, images.sizes, strict=True):
-        assert 0 < len(one) == len(other) <= 20
+        assert 0 < len(one) == len(other) <= 10
         torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-5)
-        # Equal scores may come in any order.
+        # Equal scores may come in any order, and which of them comes last may differ.
         found = torch.cat((one.scores[:, None], one.labels[:, None], one.boxes), dim=1)
         back = torch.cat((other.scores[:, None], other.labels[:, None], turn(other.boxes, width)), dim=1)
         gap = (found[:, None] - back[None]).abs().amax(dim=2).amin(dim=1)
-        assert float(gap.max()) < 0.05
+        assert bool((gap < 0.05)[one.scores > one.scores[-1] + 1e-4].all())
         assert (one.masks is None) == (plain[0].masks is None)
         assert (one.mask_scores is None) == (plain[0].mask_scores is None)
 
