@@ -178,7 +178,7 @@ class ProtocolEvaluation(DetectionEvaluation):
         """Marks the labels of the whole samples, also where the scored view shows some of their labels only."""
         for start in range(0, len(sample_ids), SAMPLES_AT_ONCE):
             part = dataset.select(sample_ids[start : start + SAMPLES_AT_ONCE])
-            marked: dict[str, dict[str, Any]] = {self.gt_field: {}, self.pred_field: {}}
+            marked: dict[Any, dict[str, Any]] = {self.gt_field: {}, self.pred_field: {}}
             for sample in part.select_fields([self.gt_field, self.pred_field]).iter_samples():
                 for field, by_sample in marked.items():
                     for label in () if sample[field] is None else sample[field].detections:
