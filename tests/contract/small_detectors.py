@@ -55,7 +55,8 @@ def representatives() -> dict[str, Recipe]:
 
 def image_size(recipe: Recipe) -> int:
     """Pixels of a side: as small as the method allows."""
-    return 300 if backbone_of(recipe) is SSDVGG else 96
+    divisor = recipe.preprocessing.divisor
+    return 300 if backbone_of(recipe) is SSDVGG else -(-96 // divisor) * divisor
 
 
 def small_detector(recipe: Recipe, num_classes: int = 3) -> nn.Module:
