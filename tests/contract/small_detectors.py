@@ -72,7 +72,7 @@ def small_detector(recipe: Recipe, num_classes: int = 3) -> nn.Module:
     return model
 
 
-def few_regions(model: nn.Module, proposals: int = 100, sampled: int = 16, found: int = 20) -> None:
+def few_regions(model: nn.Module, proposals: int = 100, sampled: int = 8, found: int = 10) -> None:
     """Second stages look at fewer regions, which is where they spend their time on small images."""
     first, second = getattr(model, "rpn_head", None), getattr(model, "roi_head", None)
     for module in () if first is None else first.modules():

@@ -59,7 +59,7 @@ def test_it_learns(name):
     recipe = REPRESENTATIVES[name]
     shapes = {"classes": ("square",)} if name.startswith(CLASS_AGNOSTIC) else {}
     size = image_size(recipe)
-    drawn = Shapes(100, size=(size, size), **shapes)
+    drawn = Shapes(64, size=(size, size), **shapes)
     dataset, held_out = ShapesForAll(drawn), ShapesForAll(drawn.val)
     model = small_detector(recipe, len(drawn.classes))
     collate = Collate.of(replace(recipe, preprocessing=replace(recipe.preprocessing, size=(size, size))))
