@@ -80,9 +80,8 @@ def test_it_learns(name):
         history.append(float(loss.detach()))
     after = {kind: average_precision(model, held_out, collate, kind) for kind in kinds}
     took = time.process_time() - began
-    print(
-        f"{name}: {took:.0f} s, loss {np.mean(history[:20]):.3f} -> {np.mean(history[-20:]):.3f}, AP50 {before} -> {after}"
-    )
+    falls = f"loss {np.mean(history[:20]):.3f} -> {np.mean(history[-20:]):.3f}"
+    print(f"{name}: {took:.0f} s, {falls}, AP50 {before} -> {after}")
     assert np.mean(history[-20:]) < np.mean(history[:20])
     for kind in kinds:
         assert after[kind] > before[kind], kind
