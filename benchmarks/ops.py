@@ -28,7 +28,7 @@ from sdk.ops.paste_masks import paste_and_encode
 from sdk.ops.soft_nms import batched_soft_nms
 from torch import Tensor
 
-TURNS = 3
+TURNS = 5
 
 
 @dataclass(frozen=True)
