@@ -1,7 +1,7 @@
 """Losses: each a small object called with predictions, targets, weights and a normalizer."""
 
 from .classification import BinaryCrossEntropy, CrossEntropy, FocalLoss, soft_binary_cross_entropy
-from .iou import BoundedIoULoss, BoxLoss, GIoULoss, IoULoss
+from .iou import BoundedIoULoss, BoxLoss, CIoULoss, DIoULoss, GIoULoss, IoULoss
 from .regression import BalancedL1Loss, L1Loss, SmoothL1Loss
 
 __all__ = [
@@ -9,7 +9,9 @@ __all__ = [
     "BinaryCrossEntropy",
     "BoundedIoULoss",
     "BoxLoss",
+    "CIoULoss",
     "CrossEntropy",
+    "DIoULoss",
     "FocalLoss",
     "GIoULoss",
     "IoULoss",

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss
 
 from ...ops.overlaps import elementwise_iou
 from ..boxes import box_centres, box_sizes
@@ -34,8 +35,24 @@ def per_box(weight: Tensor | None) -> Tensor | None:
     return weight.mean(dim=1) if weight is not None and weight.ndim == 2 else weight
 
 
+class OverlapLoss:
+    """Sums what ``each`` says of every box."""
+
+    on_boxes = True
+
+    def each(self, pred: Tensor, target: Tensor) -> Tensor:
+        """(N,) loss of every one of the (N, 4) xyxy boxes."""
+        raise NotImplementedError
+
+    def __call__(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None = None, normalizer: float | Tensor = 1.0
+    ) -> Tensor:
+        """The sum, times ``weight`` (N,) or the mean of (N, 4), divided by ``normalizer``."""
+        return weighted_sum(self.each(pred, target), per_box(weight), normalizer)
+
+
 @dataclass(frozen=True)
-class IoULoss:
+class IoULoss(OverlapLoss):
     """``1 - IoU``, or ``-log IoU`` (UnitBox, eq. 4), of (N, 4) xyxy boxes.
 
     shape: ``linear`` or ``log``. eps: the least IoU whose logarithm is taken.
@@ -44,37 +61,45 @@ class IoULoss:
     shape: str = "log"
     eps: float = 1e-6
     weight: float = 1.0
-    on_boxes = True
 
     def each(self, pred: Tensor, target: Tensor) -> Tensor:
-        """(N,) loss of every box."""
         overlap = elementwise_iou(pred, target).clamp(min=self.eps)
         return self.weight * (1 - overlap if self.shape == "linear" else -overlap.log())
 
-    def __call__(
-        self, pred: Tensor, target: Tensor, weight: Tensor | None = None, normalizer: float | Tensor = 1.0
-    ) -> Tensor:
-        """The sum, times ``weight`` (N,) or the mean of (N, 4), divided by ``normalizer``."""
-        return weighted_sum(self.each(pred, target), per_box(weight), normalizer)
-
 
 @dataclass(frozen=True)
-class GIoULoss:
+class GIoULoss(OverlapLoss):
     """``1 - GIoU`` (Rezatofighi et al., "Generalized Intersection over Union", eq. 3) of (N, 4) xyxy boxes."""
 
     eps: float = 1e-6
     weight: float = 1.0
-    on_boxes = True
 
     def each(self, pred: Tensor, target: Tensor) -> Tensor:
-        """(N,) loss of every box."""
         return self.weight * (1 - elementwise_iou(pred, target, kind="giou", eps=self.eps))
 
-    def __call__(
-        self, pred: Tensor, target: Tensor, weight: Tensor | None = None, normalizer: float | Tensor = 1.0
-    ) -> Tensor:
-        """The sum, times ``weight`` (N,) or the mean of (N, 4), divided by ``normalizer``."""
-        return weighted_sum(self.each(pred, target), per_box(weight), normalizer)
+
+@dataclass(frozen=True)
+class DIoULoss(OverlapLoss):
+    """``1 - IoU`` plus the squared distance of the centres, relative to the diagonal of the box around both
+    (Zheng et al., "Distance-IoU Loss", eq. 7), of (N, 4) xyxy boxes."""
+
+    eps: float = 1e-6
+    weight: float = 1.0
+
+    def each(self, pred: Tensor, target: Tensor) -> Tensor:
+        return self.weight * distance_box_iou_loss(pred, target, eps=self.eps)
+
+
+@dataclass(frozen=True)
+class CIoULoss(OverlapLoss):
+    """DIoU and a term for the ratio of the sides, whose weight takes no part in the gradient (Zheng et al.,
+    "Distance-IoU Loss", eq. 10), of (N, 4) xyxy boxes."""
+
+    eps: float = 1e-6
+    weight: float = 1.0
+
+    def each(self, pred: Tensor, target: Tensor) -> Tensor:
+        return self.weight * complete_box_iou_loss(pred, target, eps=self.eps)
 
 
 @dataclass(frozen=True)
