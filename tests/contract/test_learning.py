@@ -64,7 +64,7 @@ def test_it_learns(name):
     model = small_detector(recipe, len(drawn.classes))
     collate = Collate.of(replace(recipe, preprocessing=replace(recipe.preprocessing, size=(size, size))))
     kinds = ("bbox", "segm") if recipe.needs_masks else ("bbox",)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4, fused=True)
     before = {kind: average_precision(model, held_out, collate, kind) for kind in kinds}
     rng = np.random.default_rng(0)
     history = []
