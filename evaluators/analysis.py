@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .matching import Matches, Pairs, Scored, best_pairs, interpolate, match, rank_in_groups
+from .matching import Matches, Pairs, best_pairs, interpolate, match, rank_in_groups
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
 ERRORS = ("classification", "localization", "both", "duplicate", "background")
@@ -38,19 +38,30 @@ class ErrorBreakdown:
     missed: np.ndarray
 
 
-def error_breakdown(
-    matches: Matches, pairs: Pairs, truth_labels: np.ndarray, order: np.ndarray
-) -> ErrorBreakdown | None:
+@dataclass(frozen=True)
+class Compared:
+    """Detections beside ground truths as a protocol sees them.
+
+    matches: at IoU 0.5. pairs: overlaps of ``BACKGROUND`` and more between all classes. truth_labels: (G,). order: (D,)
+    rows such that those of equal score stand as the protocol orders them.
+    """
+
+    matches: Matches
+    pairs: Pairs
+    truth_labels: np.ndarray
+    order: np.ndarray
+
+
+def error_breakdown(compared: Compared) -> ErrorBreakdown | None:
     """Sorts the false detections by kind and prices each kind; none where there is no ground truth.
 
-    matches: of a protocol at IoU 0.5. pairs: overlaps of ``BACKGROUND`` and more between all classes. truth_labels:
-    (G,). order: (D,) rows such that those of equal score stand as the protocol orders them. AP is read at 101 recalls,
-    as COCO does, whatever the protocol's own figure.
+    AP is read at 101 recalls, as COCO does, whatever the protocol's own figure.
 
     classification: overlaps an object of another class. localization: overlaps one of its class too little. both:
     overlaps one of another class too little. duplicate: overlaps one of its class that a better detection has.
     background: overlaps nothing. missed: objects in none of these.
     """
+    matches, pairs, truth_labels = compared.matches, compared.pairs, compared.truth_labels
     found, counts_not = matches.found, matches.truth_ignored
     if counts_not.all():
         return None
@@ -87,7 +98,7 @@ def error_breakdown(
     missed[truth[competing]] = False
 
     # From here on in the order of scores, ties settled as in the official figure.
-    order = order[np.argsort(-found.scores[order], kind="stable")]
+    order = compared.order[np.argsort(-found.scores[compared.order], kind="stable")]
     labels, scores, true, wrongs = (v[order] for v in (found.labels, found.scores, matches.true_positive, kind))
     counted, fixed, partner = ~matches.ignored[order], corrected[order], truth[order]
     ap = _mean_ap(labels[counted], scores[counted], true[counted], positives)
@@ -137,41 +148,36 @@ class ConfusionMatrix:
     score: float
 
 
-def confusion_matrix(
-    scored: Scored, classes: Sequence[str], *, iou: float = 0.5, score: float = 0.3
-) -> ConfusionMatrix:
-    """Pairs detections and ground truths whatever their classes, greedily by score.
+def confusion_matrix(compared: Compared, classes: Sequence[str], *, score: float = 0.3) -> ConfusionMatrix:
+    """Pairs detections and ground truths at IoU 0.5 whatever their classes, greedily by score.
 
-    Ignored ground truths and the detections on them are left out. iou: at least 0.1. score: detections below do not
-    count.
+    Ignored ground truths and the detections on them are left out, and so are detections that the protocol does not
+    count. score: detections below do not count.
     """
-    if iou < BACKGROUND:
-        raise ValueError(f"iou: overlaps below {BACKGROUND} are not kept, found {iou}")
-    found, sought = scored.found, scored.sought
+    matches, labels = compared.matches, compared.truth_labels
+    found, ignored = matches.found, matches.truth_ignored
     sure = found.scores >= score
-    pairs = scored.pairs[sure[scored.pairs.detection]]
-    one_class = np.zeros(len(found), np.int64)
     matched = match(
-        pairs,
+        compared.pairs[sure[compared.pairs.detection]],
         images=found.images,
-        labels=one_class,
+        labels=np.zeros(len(found), np.int64),
         ranks=rank_in_groups(np.lexsort((-found.scores, found.images)), found.images),
-        ignore=sought.ignore[:1],
-        crowd=sought.crowd,
-        thresholds=np.array([iou]),
+        ignore=ignored[None],
+        crowd=ignored,
+        thresholds=np.array([FOREGROUND]),
     )
     truth = np.full(len(found), -1, np.int64)
     truth[matched.candidates] = matched.truth[:, 0, 0]
     hit = truth >= 0
-    excused = scored.ignore_unmatched[0] & ~hit
-    excused[hit] = sought.ignore[0, truth[hit]]
+    excused = matches.ignored & ~hit
+    excused[hit] = ignored[truth[hit]]
     background = len(classes)
     said = np.where(sure & ~excused)[0]
     there = np.full(len(found), background)
-    there[hit] = sought.labels[truth[hit]]
+    there[hit] = labels[truth[hit]]
     table = np.zeros((background + 1, background + 1), np.int64)
     np.add.at(table, (there[said], found.labels[said]), 1)
-    alone = ~sought.ignore[0]
+    alone = ~ignored
     alone[truth[hit]] = False
-    np.add.at(table, (sought.labels[alone], np.full(int(alone.sum()), background)), 1)
-    return ConfusionMatrix(tuple(classes), table, iou, score)
+    np.add.at(table, (labels[alone], np.full(int(alone.sum()), background)), 1)
+    return ConfusionMatrix(tuple(classes), table, FOREGROUND, score)

@@ -20,7 +20,7 @@ import pycocotools.mask as coco_mask
 from ..datasets.base import DetectionDataset
 from ..datasets.cityscapes import INSTANCES, PHOTO
 from ..datasets.masks import encode
-from .analysis import BACKGROUND, FOREGROUND, ErrorBreakdown, error_breakdown
+from .analysis import BACKGROUND, FOREGROUND, Compared
 from .base import Counts, Report, Value
 from .collecting import RLE, CollectingEvaluator, mask_areas
 from .figures import no_truth
@@ -110,13 +110,13 @@ class CityscapesEvaluator(CollectingEvaluator):
         """Who found whom at an IoU threshold."""
         return self._matches([iou])[0]
 
-    def errors(self, kind: str = "segm") -> ErrorBreakdown | None:
-        """What goes wrong at IoU 0.5; none where there is no instance that counts."""
+    def compared(self, kind: str = "segm") -> Compared:
+        """What the breakdown of errors and the confusion matrix are made from."""
         matches = self.matches(iou=FOREGROUND)
         pairs = self._collected.pairs
         pairs = self._with_iou(pairs[pairs.truth != _VOID_ROW], matches.found)
         pairs = pairs[pairs.iou >= BACKGROUND]
-        return error_breakdown(matches, pairs, self.truth.labels, np.arange(len(matches.found)))
+        return Compared(matches, pairs, self.truth.labels, np.arange(len(matches.found)))
 
     @cached_property
     def _sizes(self) -> np.ndarray:

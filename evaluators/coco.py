@@ -9,7 +9,7 @@ import numpy as np
 import pycocotools.mask as coco_mask
 
 from ..datasets.base import DetectionDataset
-from .analysis import FOREGROUND, ErrorBreakdown, error_breakdown
+from .analysis import FOREGROUND, Compared
 from .base import Counts, Report, Value
 from .collecting import RLE, CollectingEvaluator
 from .figures import mean, no_truth, tables
@@ -78,10 +78,10 @@ class CocoEvaluator(CollectingEvaluator):
         """Who found whom at one of the protocol's IoU thresholds."""
         return self.scored(kind or self.kinds[0]).matches(iou)
 
-    def errors(self, kind: Kind | None = None) -> ErrorBreakdown | None:
-        """What goes wrong at IoU 0.5; none where there is no ground truth."""
+    def compared(self, kind: Kind | None = None) -> Compared:
+        """What the breakdown of errors and the confusion matrix are made from."""
         scored = self.scored(kind or self.kinds[0])
-        return error_breakdown(scored.matches(FOREGROUND), scored.pairs, self.truth.labels, scored.order)
+        return Compared(scored.matches(FOREGROUND), scored.pairs, self.truth.labels, scored.order)
 
     def _score(self, kind: Kind) -> Scored:
         truth, collected = self.truth, self._collected

@@ -22,7 +22,7 @@ import torch
 from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
 from ..models.structures import Detections
-from .analysis import BACKGROUND, FOREGROUND, ErrorBreakdown, error_breakdown
+from .analysis import BACKGROUND, FOREGROUND, Compared
 from .base import Counts, Report, Value
 from .collecting import CollectingEvaluator
 from .figures import no_truth
@@ -128,11 +128,11 @@ class VocEvaluator(CollectingEvaluator):
         best, overlap = self._best(found)
         return self._matches(found, best, overlap, threshold)
 
-    def errors(self, kind: str = "bbox") -> ErrorBreakdown | None:
-        """What goes wrong at IoU 0.5; none where there is no ground truth."""
+    def compared(self, kind: str = "bbox") -> Compared:
+        """What the breakdown of errors and the confusion matrix are made from."""
         matches = self.matches(iou=FOREGROUND)
         pairs = self._pairs(matches.found, BACKGROUND)
-        return error_breakdown(matches, pairs, self.truth.labels, self._order(matches.found))
+        return Compared(matches, pairs, self.truth.labels, self._order(matches.found))
 
     def _matches(self, found: Found, best: np.ndarray, overlap: np.ndarray, threshold: float) -> Matches:
         difficult = self.truth.ignore | self.truth.crowd

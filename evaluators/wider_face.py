@@ -18,7 +18,7 @@ import torch
 from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
 from ..models.structures import Detections
-from .analysis import BACKGROUND, ErrorBreakdown, error_breakdown
+from .analysis import BACKGROUND, Compared
 from .base import Counts, Report, Value
 from .collecting import CollectingEvaluator
 from .ground_truth import ground_truth_of
@@ -139,12 +139,12 @@ class WiderFaceEvaluator(CollectingEvaluator):
             raise ValueError(f"IoU {iou}: the protocol matches at {IOU} only")
         return self._matches(*self._looked_at(), subset)
 
-    def errors(self, kind: str = "bbox") -> ErrorBreakdown | None:
-        """What goes wrong with the faces of the hard set; none where there is no such face."""
+    def compared(self, kind: str = "bbox") -> Compared:
+        """What the breakdown of errors and the confusion matrix are made from: the faces of the hard set."""
         matches = self.matches()
         found = matches.found
         one_class = np.zeros(len(matches.detection), np.int64)
-        return error_breakdown(matches, self._pairs(found, BACKGROUND), one_class, np.arange(len(found)))
+        return Compared(matches, self._pairs(found, BACKGROUND), one_class, np.arange(len(found)))
 
     def _matches(self, found: Found, best: np.ndarray, overlap: np.ndarray, subset: str) -> Matches:
         counts = self._faces.counts[subset]

@@ -99,9 +99,9 @@ def evaluate(
         if report.curves:
             draw_precision_recall(report, folder / "precision_recall.png")
             pictures.append(("Precision over recall", folder / "precision_recall.png"))
-        if hasattr(evaluator, "scored"):
+        if hasattr(evaluator, "compared"):
             kind = report.main.partition("/")[0]
-            matrix = confusion_matrix(evaluator.scored(kind), scored_on.classes)  # type: ignore[attr-defined]
+            matrix = confusion_matrix(evaluator.compared(kind), scored_on.classes)  # type: ignore[attr-defined]
             draw_confusion(matrix, folder / "confusion.png")
             pictures.append(("What was there against what was said", folder / "confusion.png"))
         if trained is not None:

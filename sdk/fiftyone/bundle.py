@@ -19,7 +19,7 @@ from ..datasets.base import DetectionDataset
 from ..datasets.coco import Coco
 from ..errors import SdkError
 from ..evaluate import scored_split
-from ..evaluators.analysis import ERRORS, ErrorBreakdown
+from ..evaluators.analysis import ERRORS, ErrorBreakdown, error_breakdown
 from ..evaluators.matching import Matches
 from ..reporting import as_json, say
 from .exporting import as_coco
@@ -58,8 +58,8 @@ def save_bundle(
     report = evaluator.compute()
     kind = report.main.partition("/")[0]
     matches = evaluator.matches(kind)
-    scored = evaluator.scored(kind) if hasattr(evaluator, "scored") else None
-    breakdown = evaluator.errors(kind)
+    compared = evaluator.compared(kind)
+    breakdown = error_breakdown(compared)
     truth = as_coco(shown)
     write_json(target / ANNOTATIONS, truth)
     write_json(target / PREDICTIONS, as_results(shown, found))
@@ -74,7 +74,7 @@ def save_bundle(
             "report": as_json(report),
         },
     )
-    page = write_html(target / REPORT, shown, found, report, matches, scored, breakdown)
+    page = write_html(target / REPORT, shown, found, report, matches, compared, breakdown)
     say(f"the report is {page}")
     return page
 

@@ -20,7 +20,7 @@ from fiftyone.utils.eval.detection import DetectionEvaluation, DetectionEvaluati
 from ..datasets.masks import decode
 from ..errors import SdkError
 from ..evaluate import fitting_evaluator
-from ..evaluators.analysis import ERRORS
+from ..evaluators.analysis import ERRORS, error_breakdown
 from ..evaluators.base import Evaluator, Report
 from ..evaluators.matching import RECALL_LEVELS, Matches
 from ..models.structures import Detections
@@ -106,7 +106,7 @@ class ProtocolEvaluation(DetectionEvaluation):
                 f"{len(self._matches.detection)} of its own files; score what was edited by another protocol"
             )
         self.scored = evaluator.scored(kind) if hasattr(evaluator, "scored") else None
-        self.breakdown = evaluator.errors(kind)
+        self.breakdown = error_breakdown(evaluator.compared(kind))
         self._mistakes = None
         if self.breakdown is not None:
             self._mistakes = likely_mistakes(self._matches, self.breakdown, self._truth.labels)

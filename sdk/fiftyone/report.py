@@ -16,9 +16,9 @@ from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
 from ..datasets.index import columns_of
 from ..drawing import draw_boxes
-from ..evaluators.analysis import ERRORS, ErrorBreakdown, confusion_matrix
+from ..evaluators.analysis import ERRORS, Compared, ErrorBreakdown, confusion_matrix
 from ..evaluators.base import Report
-from ..evaluators.matching import Matches, Scored
+from ..evaluators.matching import Matches
 from ..reporting import draw_confusion, draw_precision_recall, save_image, write_report
 from .predictions import Predictions
 
@@ -33,7 +33,7 @@ def write_html(
     found: Predictions,
     report: Report,
     matches: Matches,
-    scored: Scored | None,
+    compared: Compared,
     breakdown: ErrorBreakdown | None,
 ) -> Path:
     """The report in a single file: pictures are inside of it.
@@ -46,9 +46,8 @@ def write_html(
         if report.curves:
             draw_precision_recall(report, folder / "curves.png")
             pictures.append(("Precision over recall", folder / "curves.png"))
-        if scored is not None:
-            draw_confusion(confusion_matrix(scored, dataset.classes), folder / "confusion.png")
-            pictures.append(("What was there against what was said", folder / "confusion.png"))
+        draw_confusion(confusion_matrix(compared, dataset.classes), folder / "confusion.png")
+        pictures.append(("What was there against what was said", folder / "confusion.png"))
         if breakdown is not None:
             draw_errors(breakdown, folder / "errors.png")
             pictures.append(("What each kind of error costs in AP50, and how many there are", folder / "errors.png"))

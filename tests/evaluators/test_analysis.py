@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from oracles import dataset_of
-from sdk.evaluators.analysis import ERRORS, confusion_matrix
+from sdk.evaluators.analysis import ERRORS, confusion_matrix, error_breakdown
 from sdk.evaluators.cityscapes import CityscapesEvaluator
 from sdk.evaluators.coco import CocoEvaluator
 from sdk.evaluators.figures import best_thresholds
@@ -43,7 +43,7 @@ def real(shared, request):
 
 def test_breakdown_of_real_results(real):
     kind, evaluator = real
-    errors = evaluator.errors(kind)
+    errors = error_breakdown(evaluator.compared(kind))
     assert errors is not None
     assert errors.ap == pytest.approx(evaluator.compute()[f"{kind}/AP50"], abs=1e-12)
     for name, (count, cost) in TIDE[kind].items():
@@ -97,7 +97,7 @@ def test_each_kind_of_error(tmp_path):
         (1, [42, 42, 10, 10], 0.3),  # in the crowd
     ]
     evaluator = scene(tmp_path, truths, found)
-    errors = evaluator.errors("bbox")
+    errors = error_breakdown(evaluator.compared("bbox"))
     assert errors is not None
     named = [ERRORS[k] if k >= 0 else None for k in errors.kind]
     assert named == [None, "duplicate", "classification", "localization", "both", "background", None]
@@ -112,7 +112,7 @@ def test_each_kind_of_error(tmp_path):
     # One object fewer in class 2, where nothing is found anyhow.
     assert errors.costs["missed"] == 0
 
-    matrix = confusion_matrix(evaluator.scored("bbox"), ("a", "b"), score=0.35)
+    matrix = confusion_matrix(evaluator.compared("bbox"), ("a", "b"), score=0.35)
     assert matrix.table.tolist() == [[1, 0, 1], [1, 0, 1], [2, 2, 0]]
     threshold, f1 = best_thresholds(evaluator.scored("bbox"))[0]
     assert threshold == 0.9
@@ -141,17 +141,21 @@ def test_other_protocols_name_the_same_errors(tmp_path):
     scores = torch.tensor([score for *_, score in found], dtype=torch.float64)
     labels = torch.tensor([category - 1 for category, *_ in found])
     cityscapes.update([1], [Detections(boxes, scores, labels, masks)])
-    wanted = coco.errors()
+    wanted = error_breakdown(coco.compared())
     assert wanted is not None
     assert [ERRORS[k] for k in wanted.kind if k >= 0] == [
         "duplicate", "classification", "localization", "both", "background",
     ]  # fmt: skip
     for evaluator in (voc, cityscapes):
-        errors = evaluator.errors()
+        errors = error_breakdown(evaluator.compared())
         assert errors is not None
         for name in ("kind", "truth", "missed"):
             assert getattr(errors, name).tolist() == getattr(wanted, name).tolist(), name
         assert (errors.ap, errors.costs, errors.counts) == (wanted.ap, wanted.costs, wanted.counts)
+        matrix = confusion_matrix(evaluator.compared(), ("a", "b"))
+        # Greedily by score and whatever the class: one right, one taken for the other class, two too small ones and a
+        # duplicate on nothing, as is the one on the background.
+        assert matrix.table.tolist() == [[1, 0, 1], [1, 0, 1], [3, 1, 0]]
 
 
 def test_matches(tmp_path):
@@ -170,12 +174,12 @@ def test_matches(tmp_path):
 
 def test_nothing_to_break_down(tmp_path):
     evaluator = scene(tmp_path, [], [(1, [0, 0, 20, 16], 0.5)])
-    assert evaluator.errors("bbox") is None
-    assert confusion_matrix(evaluator.scored("bbox"), ("a", "b")).table.sum() == 1
+    assert error_breakdown(evaluator.compared("bbox")) is None
+    assert confusion_matrix(evaluator.compared("bbox"), ("a", "b")).table.sum() == 1
     assert not evaluator.matches().missed.any()
     nothing = scene(tmp_path, [(1, [0, 0, 20, 20], 0)], [])
-    errors = nothing.errors("bbox")
+    errors = error_breakdown(nothing.compared("bbox"))
     assert errors is not None
     assert errors.counts["missed"] == 1
     assert errors.costs["missed"] == pytest.approx(1)
-    assert np.array_equal(confusion_matrix(nothing.scored("bbox"), ("a", "b")).table[0], [0, 0, 1])
+    assert np.array_equal(confusion_matrix(nothing.compared("bbox"), ("a", "b")).table[0], [0, 0, 1])
