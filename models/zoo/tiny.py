@@ -109,7 +109,7 @@ RECIPES = [
         images_per_device=4,
         devices=1,
         optimizer=Optimizer(kind="adamw", lr=1e-3, weight_decay=0.05, norm_decay_factor=0.0, clip_norm=10.0),
-        schedule=Schedule(epochs=24, warmup_steps=60, decay="cosine", drops=()),
+        schedule=Schedule(epochs=36, warmup_steps=60, decay="cosine", drops=()),
         ema_decay=0.995,
     ),
 ]
