@@ -53,10 +53,10 @@ def representatives() -> dict[str, Recipe]:
     return found
 
 
-def image_size(recipe: Recipe) -> int:
-    """Pixels of a side: as small as the method allows."""
+def image_size(recipe: Recipe, least: int = 96) -> int:
+    """Pixels of a side: at least so many, and what the method needs."""
     divisor = recipe.preprocessing.divisor
-    return 300 if backbone_of(recipe) is SSDVGG else -(-96 // divisor) * divisor
+    return 300 if backbone_of(recipe) is SSDVGG else -(-least // divisor) * divisor
 
 
 def small_detector(recipe: Recipe, num_classes: int = 3) -> nn.Module:

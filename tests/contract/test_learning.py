@@ -58,7 +58,7 @@ def test_it_learns(name):
     began = time.process_time()
     recipe = REPRESENTATIVES[name]
     shapes = {"classes": ("square",)} if name.startswith(CLASS_AGNOSTIC) else {}
-    size = image_size(recipe)
+    size = image_size(recipe, least=64)
     drawn = Shapes(64, size=(size, size), **shapes)
     dataset, held_out = ShapesForAll(drawn), ShapesForAll(drawn.val)
     model = small_detector(recipe, len(drawn.classes))
