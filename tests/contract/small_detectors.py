@@ -12,6 +12,7 @@ from sdk.models.backbones.hourglass import HourglassNet
 from sdk.models.backbones.resnet import ResNet
 from sdk.models.backbones.trident_resnet import TridentResNet
 from sdk.models.backbones.vgg import SSDVGG
+from sdk.models.methods.yolof import yolof
 from sdk.models.recipe import Recipe
 from sdk.models.settings import ProposalSettings
 from sdk.models.structures import ImageBatch, Targets
@@ -56,6 +57,9 @@ def representatives() -> dict[str, Recipe]:
 def image_size(recipe: Recipe, least: int = 96) -> int:
     """Pixels of a side: at least so many, and what the method needs."""
     divisor = recipe.preprocessing.divisor
+    if innermost(recipe.build) is yolof:
+        # Its only map has a stride of 32; everybody else has one of 16 or finer.
+        least *= 3
     return 300 if backbone_of(recipe) is SSDVGG else -(-least // divisor) * divisor
 
 
