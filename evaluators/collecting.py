@@ -119,7 +119,7 @@ class Collector:
 
         Raises ValueError for lengths that differ, an image that is unknown or was given before, boxes or scores that
         are not finite, a label outside 0..K-1, masks of another size than the image's, and where most of an image's
-        boxes lie outside it or end before they start.
+        boxes end before they start.
         """
         if len(image_ids) != len(detections):
             raise ValueError(f"update: {len(image_ids)} image ids but detections of {len(detections)} images")
@@ -166,16 +166,12 @@ class Collector:
                 f"{boxes[reversed_][0].tolist()}; expected x1, y1, x2, y2"
             )
         height, width = (int(v) for v in self._truth.sizes[row])
+        # Not an error: a detector that does not cut its boxes to the image may well begin with boxes outside.
         away = (boxes[:, 0] > width) | (boxes[:, 1] > height) | (boxes[:, 2] < 0) | (boxes[:, 3] < 0)
-        if height and width and away.sum() * 2 > n:
-            raise ValueError(
-                f"{where}: {away.sum()} of {n} boxes lie outside the image of {width} x {height}, such as "
-                f"{boxes[away][0].tolist()}; expected boxes in pixels of the original image"
-            )
         columns = {"index": np.arange(n), "label": label, "score": score, "mask_score": score}
         columns["box"] = np.concatenate([boxes[:, :2], np.maximum(boxes[:, 2:] - boxes[:, :2], 0)], axis=1)
         columns["area"] = columns["box"][:, 2] * columns["box"][:, 3]
-        columns["outside"] = away
+        columns["outside"] = away if height and width else np.zeros(n, bool)
         if self._overlaps is None:
             return columns, None
         if found.masks is None:
@@ -375,7 +371,9 @@ class Collector:
                 f"the dataset's are {known} ...)" + ("; the category ids are disjoint" if not self._count else "")
             )
         if self.outside:
-            notes.append(f"{self.outside} detections lie outside their image")
+            notes.append(
+                f"{self.outside} detections lie outside their image; boxes are in pixels of the original image"
+            )
         return notes
 
 
