@@ -80,8 +80,9 @@ def test_it_learns(name):
         history.append(float(loss.detach()))
     after = {kind: average_precision(model, held_out, collate, kind) for kind in kinds}
     took = time.process_time() - began
-    falls = f"loss {np.mean(history[:20]):.3f} -> {np.mean(history[-20:]):.3f}"
-    print(f"{name}: {took:.0f} s, {falls}, AP50 {before} -> {after}")
-    assert np.mean(history[-20:]) < np.mean(history[:20])
+    # From the very start: a second stage first learns that all is background, and pays again once it finds objects.
+    first, last = np.mean(history[:5]), np.mean(history[-20:])
+    print(f"{name}: {took:.0f} s, loss {first:.3f} -> {last:.3f}, AP50 {before} -> {after}")
+    assert last < first
     for kind in kinds:
         assert after[kind] > before[kind], kind
