@@ -16,6 +16,7 @@ from ..layers import ConvModule, Norm
 from ..layers.carafe import CARAFE
 from ..layers.init import init_kaiming
 from ..structures import Targets
+from .masks import own_class
 from .rois import SampledRegions
 
 
@@ -79,8 +80,7 @@ def own_class_loss(logits: Tensor, regions: Sequence[SampledRegions], targets: S
         return logits.sum() * 0
     labels = torch.cat([r.labels for r in regions])
     wanted = mask_targets(regions, targets, int(logits.shape[-1]))
-    pred = logits[torch.arange(len(logits), device=logits.device), labels]
-    return F.binary_cross_entropy_with_logits(pred, wanted)
+    return F.binary_cross_entropy_with_logits(own_class(logits, labels), wanted)
 
 
 def deconvolution(in_channels: int, out_channels: int) -> nn.Module:

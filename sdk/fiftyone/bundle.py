@@ -57,13 +57,12 @@ def save_bundle(
     evaluator: Any = found.evaluator
     report = evaluator.compute()
     kind = report.main.partition("/")[0]
-    matches = evaluator.matches(kind)
     compared = evaluator.compared(kind)
     breakdown = error_breakdown(compared)
     truth = as_coco(shown)
     write_json(target / ANNOTATIONS, truth)
     write_json(target / PREDICTIONS, as_results(shown, found))
-    table = match_table(shown, found, matches, breakdown, [entry["id"] for entry in truth["annotations"]])
+    table = match_table(shown, found, compared.matches, breakdown, [entry["id"] for entry in truth["annotations"]])
     write_table(target / "matches", table)
     write_json(
         target / ABOUT,
@@ -74,7 +73,7 @@ def save_bundle(
             "report": as_json(report),
         },
     )
-    page = write_html(target / REPORT, shown, found, report, matches, compared, breakdown)
+    page = write_html(target / REPORT, shown, found, report, compared, breakdown)
     say(f"the report is {page}")
     return page
 

@@ -32,7 +32,6 @@ def write_html(
     dataset: DetectionDataset,
     found: Predictions,
     report: Report,
-    matches: Matches,
     compared: Compared,
     breakdown: ErrorBreakdown | None,
 ) -> Path:
@@ -40,6 +39,7 @@ def write_html(
 
     Galleries show the most confident errors of each kind and missed objects; images that cannot be read are left out.
     """
+    matches = compared.matches
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pictures: list[tuple[str, Path]] = []
