@@ -13,7 +13,7 @@ from ..detectors.two_stage import ProposalHead, TwoStageDetector
 from ..necks.fpn import FPN
 from ..roi.box_head import BoxHead
 from ..roi.extractor import roi_align_extractor
-from ..roi.mask_head import FCNMaskHead
+from ..roi.mask_head import FCNMaskHead, MaskHead
 from ..roi.standard import StandardRoIHead
 from ..settings import RoITest
 from .rpn import RPNHead
@@ -28,7 +28,7 @@ def mask_rcnn(
     bbox_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 7),
     bbox_head: Callable[..., BoxHead] = BoxHead,
     mask_roi_extractor: Callable[[], nn.Module] = partial(roi_align_extractor, 14),
-    mask_head: Callable[..., FCNMaskHead] = FCNMaskHead,
+    mask_head: Callable[..., MaskHead] = FCNMaskHead,
     roi_head: Callable[..., StandardRoIHead] = StandardRoIHead,
     test: RoITest | None = None,
 ) -> TwoStageDetector:

@@ -7,26 +7,22 @@ Shape letters: R regions, Q positive ones, C channels, S region size, M mask siz
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
-from ..detectors.two_stage import RoIHead, TwoStageDetector
+from ..detectors.two_stage import TwoStageDetector
 from ..layers.init import init_kaiming, init_normal, init_xavier
-from ..necks.fpn import FPN
-from ..roi.box_head import BoxHead
-from ..roi.extractor import roi_align_extractor
 from ..roi.mask_head import FCNMaskHead, mask_targets
-from ..roi.masks import MaskBranch, RegionMasks, detected_rois, own_class
-from ..roi.rois import SampledRegions, sample_batch, to_rois
-from ..roi.standard import box_detections
-from ..samplers import RandomSampler
-from ..settings import RoITest
-from ..structures import Detections, ImageBatch, Targets
-from .rpn import RPNHead
+from ..roi.masks import RegionMasks, own_class
+from ..roi.rois import SampledRegions, to_rois
+from ..roi.standard import StandardRoIHead
+from ..structures import Targets
+from .mask_rcnn import mask_rcnn
 
 EPS = 1e-7
 
@@ -104,73 +100,36 @@ def mask_overlaps(logits: Tensor, regions: Sequence[SampledRegions], targets: Se
     return both / (mask.sum(dim=(1, 2)) + whole - both)
 
 
-class MaskScoringRoIHead(RoIHead):
+class MaskScoringRoIHead(StandardRoIHead):
     """Boxes, masks, and the overlap of each mask with its object."""
 
-    def __init__(
-        self,
-        *,
-        bbox_roi_extractor: nn.Module,
-        bbox_head: BoxHead,
-        mask_roi_extractor: nn.Module,
-        mask_head: FCNMaskHead,
-        mask_iou_head: MaskIoUHead,
-    ) -> None:
-        super().__init__()
-        self.bbox_roi_extractor, self.bbox_head = bbox_roi_extractor, bbox_head
-        self.mask_roi_extractor, self.mask_head = mask_roi_extractor, mask_head
+    mask_roi_extractor: nn.Module
+    mask_head: FCNMaskHead
+
+    def __init__(self, *, mask_iou_head: MaskIoUHead, **parts: Any) -> None:
+        super().__init__(**parts)
         self.mask_iou_head = mask_iou_head
-        self.num_classes = bbox_head.num_classes
-        self.assigner = MaxIoUAssigner(0.5, 0.5, min_positive=0.5, match_low_quality=True)
-        self.sampler = RandomSampler(num=512, pos_fraction=0.25, add_ground_truth=True)
 
-    def loss(
-        self,
-        features: Sequence[Tensor],
-        proposals: Sequence[Tensor],
-        images: ImageBatch,
-        targets: Sequence[Targets],
-    ) -> dict[str, Tensor]:
-        regions = sample_batch(proposals, targets, self.assigner, self.sampler)
-        logits, codes = self.bbox_head(self.bbox_roi_extractor(features, to_rois([r.boxes for r in regions])))
-        losses = self.bbox_head.loss(logits, codes, regions)
-        x = self.mask_roi_extractor(features, to_rois([r.positive_boxes for r in regions]))
+    def masks_and_overlaps(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, 5) regions with (R,) labels to (R, K, M, M) mask logits and the (R,) overlap of the label's mask."""
+        x = self.mask_roi_extractor(features, rois)
         masks = self.mask_head(x)
-        losses.update(self.mask_head.loss(masks, regions, targets))
+        return masks, own_class(self.mask_iou_head(x, own_class(masks, labels)), labels)
+
+    def mask_losses(
+        self, features: Sequence[Tensor], regions: Sequence[SampledRegions], targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
         labels = torch.cat([r.labels for r in regions])
-        mask = own_class(masks, labels)
-        overlaps = own_class(self.mask_iou_head(x, mask), labels)
-        losses.update(self.mask_iou_head.loss(overlaps, mask_overlaps(mask, regions, targets)))
-        return losses
+        masks, overlaps = self.masks_and_overlaps(features, to_rois([r.positive_boxes for r in regions]), labels)
+        wanted = mask_overlaps(own_class(masks, labels), regions, targets)
+        return {**self.mask_head.loss(masks, regions, targets), **self.mask_iou_head.loss(overlaps, wanted)}
 
-    def predict_boxes(
-        self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
-    ) -> tuple[list[Detections], MaskBranch]:
-        logits, codes = self.bbox_head(self.bbox_roi_extractor(features, to_rois(proposals)))
-        detections = box_detections(self.bbox_head, proposals, logits, codes, images, test)
-
-        def masks(found: Sequence[Detections]) -> RegionMasks:
-            x = self.mask_roi_extractor(features, detected_rois(found, images))
-            logits = self.mask_head(x)
-            labels = torch.cat([d.labels for d in found])
-            overlaps = own_class(self.mask_iou_head(x, own_class(logits, labels)), labels)
-            return RegionMasks(logits.sigmoid(), overlaps)
-
-        return detections, masks
+    def region_masks(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> RegionMasks:
+        masks, overlaps = self.masks_and_overlaps(features, rois, labels)
+        return RegionMasks(masks.sigmoid(), overlaps)
 
 
 def ms_rcnn(num_classes: int, *, backbone: Callable[[], ResNet]) -> TwoStageDetector:
     """Mask Scoring R-CNN on a backbone with four stages."""
-    body = backbone()
-    return TwoStageDetector(
-        backbone=body,
-        neck=FPN(body.out_channels),
-        rpn_head=RPNHead(),
-        roi_head=MaskScoringRoIHead(
-            bbox_roi_extractor=roi_align_extractor(7),
-            bbox_head=BoxHead(num_classes=num_classes),
-            mask_roi_extractor=roi_align_extractor(14),
-            mask_head=FCNMaskHead(num_classes=num_classes),
-            mask_iou_head=MaskIoUHead(num_classes=num_classes),
-        ),
-    )
+    roi_head = partial(MaskScoringRoIHead, mask_iou_head=MaskIoUHead(num_classes=num_classes))
+    return mask_rcnn(num_classes, backbone=backbone, roi_head=roi_head)

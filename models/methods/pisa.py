@@ -128,8 +128,7 @@ class PISARoIHead(StandardRoIHead):
         scores = own_logits.softmax(dim=1).gather(1, own_labels[:, None])[:, 0]
         losses["loss_carl"] = classification_aware(each, scores) / max(len(labels), 1)
         if self.mask_head is not None:
-            masks = self.masks_forward(features, to_rois([r.positive_boxes for r in regions]))
-            losses.update(self.mask_head.loss(masks, regions, targets))
+            losses.update(self.mask_losses(features, regions, targets))
         return losses
 
 

@@ -9,39 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
-from ..detectors.two_stage import RoIHead, TwoStageDetector
+from ..detectors.two_stage import TwoStageDetector
 from ..layers import ConvModule
 from ..layers.init import init_xavier
-from ..necks.fpn import FPN
-from ..roi.box_head import BoxHead
-from ..roi.extractor import roi_align_extractor
-from ..roi.mask_head import own_class_loss
-from ..roi.masks import MaskBranch, RegionMasks, detected_rois, own_class
-from ..roi.rois import SampledRegions, sample_batch, to_rois
-from ..roi.standard import box_detections
-from ..samplers import RandomSampler
-from ..settings import RoITest
-from ..structures import Detections, ImageBatch, Targets
-from .rpn import RPNHead
+from ..roi.mask_head import MaskHead
+from ..roi.masks import RegionMasks, own_class
+from ..roi.rois import SampledRegions, to_rois
+from ..roi.standard import StandardRoIHead
+from ..structures import Targets
+from .mask_rcnn import mask_rcnn
 
 STRIDE = 4
 """Stride of the finest level, the only one that the mask branch reads."""
-
-
-@dataclass
-class PointRendTest(RoITest):
-    """Settings of a second stage; a mask is doubled ``subdivisions`` times, each time deciding anew the
-    ``points_per_step`` most uncertain of its points."""
-
-    subdivisions: int = 5
-    points_per_step: int = 784
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
@@ -84,12 +71,12 @@ class PointExtractor(nn.Module):
         return sample_level(features[0], rois, points).unflatten(2, (self.size, self.size))
 
 
-class CoarseMaskHead(nn.Module):
+class CoarseMaskHead(MaskHead):
     """A mask from fully connected layers at half the region's resolution: (R, C, S, S) to (R, K, M, M) logits."""
 
     def __init__(self, *, num_classes: int, channels: int = 256, roi_size: int = 14, fc_channels: int = 1024) -> None:
-        super().__init__()
-        self.num_classes, self.size = num_classes, roi_size // 2
+        super().__init__(num_classes)
+        self.size = roi_size // 2
         self.downsample_conv = ConvModule(channels, channels, 2, stride=2, activation=nn.ReLU(inplace=True))
         self.fcs = nn.ModuleList([nn.Linear(channels * self.size**2, fc_channels), nn.Linear(fc_channels, fc_channels)])
         self.fc_logits = nn.Linear(fc_channels, num_classes * self.size**2)
@@ -102,10 +89,6 @@ class CoarseMaskHead(nn.Module):
         for fc in self.fcs:
             x = fc(x).relu()
         return self.fc_logits(x).float().reshape(len(x), self.num_classes, self.size, self.size)
-
-    def loss(self, logits: Tensor, regions: Sequence[SampledRegions], targets: Sequence[Targets]) -> dict[str, Tensor]:
-        """Binary cross-entropy of the positives' own class, averaged over pixels."""
-        return {"loss_mask": own_class_loss(logits, regions, targets)}
 
 
 class PointHead(nn.Module):
@@ -172,43 +155,32 @@ def point_targets(points: Tensor, regions: Sequence[SampledRegions], targets: Se
     return torch.cat(wanted)
 
 
-class PointRendRoIHead(RoIHead):
-    """Boxes, coarse masks, and points that refine them."""
+class PointRendRoIHead(StandardRoIHead):
+    """Boxes, coarse masks, and points that refine them.
+
+    At test time a mask is doubled ``subdivisions`` times, each time deciding anew the ``points_per_step`` most
+    uncertain of its points (section 3.1).
+    """
+
+    mask_head: CoarseMaskHead
 
     def __init__(
-        self,
-        *,
-        bbox_roi_extractor: nn.Module,
-        bbox_head: BoxHead,
-        mask_roi_extractor: PointExtractor,
-        mask_head: CoarseMaskHead,
-        point_head: PointHead,
+        self, *, point_head: PointHead, subdivisions: int = 5, points_per_step: int = 784, **parts: Any
     ) -> None:
-        super().__init__()
-        self.bbox_roi_extractor, self.bbox_head = bbox_roi_extractor, bbox_head
-        self.mask_roi_extractor, self.mask_head, self.point_head = mask_roi_extractor, mask_head, point_head
-        self.num_classes = bbox_head.num_classes
-        self.assigner = MaxIoUAssigner(0.5, 0.5, min_positive=0.5, match_low_quality=True)
-        self.sampler = RandomSampler(num=512, pos_fraction=0.25, add_ground_truth=True)
-        self.point_sampler = PointSampler()
+        super().__init__(**parts)
+        self.point_head, self.point_sampler = point_head, PointSampler()
+        self.subdivisions, self.points_per_step = subdivisions, points_per_step
 
     def points_forward(self, features: Sequence[Tensor], rois: Tensor, points: Tensor, coarse: Tensor) -> Tensor:
         """(R, P, 2) points of (R, 5) regions with (R, K, M, M) coarse masks to (R, K, P) logits."""
         return self.point_head(sample_level(features[0], rois, points), sample_points(coarse, points))
 
-    def loss(
-        self,
-        features: Sequence[Tensor],
-        proposals: Sequence[Tensor],
-        images: ImageBatch,
-        targets: Sequence[Targets],
+    def mask_losses(
+        self, features: Sequence[Tensor], regions: Sequence[SampledRegions], targets: Sequence[Targets]
     ) -> dict[str, Tensor]:
-        regions = sample_batch(proposals, targets, self.assigner, self.sampler)
-        logits, codes = self.bbox_head(self.bbox_roi_extractor(features, to_rois([r.boxes for r in regions])))
-        losses = self.bbox_head.loss(logits, codes, regions)
         rois = to_rois([r.positive_boxes for r in regions])
-        coarse = self.mask_head(self.mask_roi_extractor(features, rois))
-        losses.update(self.mask_head.loss(coarse, regions, targets))
+        coarse = self.masks_forward(features, rois)
+        losses = self.mask_head.loss(coarse, regions, targets)
         labels = torch.cat([r.labels for r in regions])
         points = self.point_sampler(own_class(coarse, labels))
         decided = self.points_forward(features, rois, points, coarse)
@@ -217,32 +189,20 @@ class PointRendRoIHead(RoIHead):
         wanted = point_targets(points, regions, targets)
         return {**losses, "loss_point": F.binary_cross_entropy_with_logits(own_class(decided, labels), wanted)}
 
-    def predict_boxes(
-        self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: PointRendTest
-    ) -> tuple[list[Detections], MaskBranch]:
-        logits, codes = self.bbox_head(self.bbox_roi_extractor(features, to_rois(proposals)))
-        detections = box_detections(self.bbox_head, proposals, logits, codes, images, test)
+    def region_masks(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> RegionMasks:
+        fine = self.refine(features, rois, self.masks_forward(features, rois), labels)
+        return RegionMasks(fine[:, None].sigmoid())
 
-        def masks(found: Sequence[Detections]) -> RegionMasks:
-            rois = detected_rois(found, images)
-            coarse = self.mask_head(self.mask_roi_extractor(features, rois))
-            fine = self.refine(features, rois, coarse, torch.cat([d.labels for d in found]), test)
-            return RegionMasks(fine[:, None].sigmoid())
-
-        return detections, masks
-
-    def refine(
-        self, features: Sequence[Tensor], rois: Tensor, coarse: Tensor, labels: Tensor, test: PointRendTest
-    ) -> Tensor:
-        """(R, K, M, M) coarse logits to finer (R, M', M') ones of each region's own class (section 3.1)."""
+    def refine(self, features: Sequence[Tensor], rois: Tensor, coarse: Tensor, labels: Tensor) -> Tensor:
+        """(R, K, M, M) coarse logits to finer (R, M', M') ones of each region's own class."""
         masks = own_class(coarse, labels)
-        for step in range(test.subdivisions):
+        for step in range(self.subdivisions):
             masks = F.interpolate(masks[:, None], scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
             size = int(masks.shape[-1])
             # A step is passed over where even the next one decides all of its points.
-            if test.points_per_step >= 4 * size**2 and step < test.subdivisions - 1:
+            if self.points_per_step >= 4 * size**2 and step < self.subdivisions - 1:
                 continue
-            index = (-masks.flatten(1).abs()).topk(min(test.points_per_step, size**2), dim=1).indices
+            index = (-masks.flatten(1).abs()).topk(min(self.points_per_step, size**2), dim=1).indices
             points = cell_centres(size, rois.device)[index]
             decided = own_class(self.points_forward(features, rois, points, coarse), labels)
             masks = masks.flatten(1).scatter(1, index, decided).unflatten(1, (size, size))
@@ -251,17 +211,10 @@ class PointRendRoIHead(RoIHead):
 
 def point_rend(num_classes: int, *, backbone: Callable[[], ResNet]) -> TwoStageDetector:
     """PointRend on a backbone with four stages."""
-    body = backbone()
-    return TwoStageDetector(
-        backbone=body,
-        neck=FPN(body.out_channels),
-        rpn_head=RPNHead(),
-        roi_head=PointRendRoIHead(
-            bbox_roi_extractor=roi_align_extractor(7),
-            bbox_head=BoxHead(num_classes=num_classes),
-            mask_roi_extractor=PointExtractor(),
-            mask_head=CoarseMaskHead(num_classes=num_classes),
-            point_head=PointHead(num_classes=num_classes),
-        ),
-        test=PointRendTest(),
+    return mask_rcnn(
+        num_classes,
+        backbone=backbone,
+        mask_roi_extractor=PointExtractor,
+        mask_head=CoarseMaskHead,
+        roi_head=partial(PointRendRoIHead, point_head=PointHead(num_classes=num_classes)),
     )

@@ -20,7 +20,24 @@ from .masks import own_class
 from .rois import SampledRegions
 
 
-class FCNMaskHead(nn.Module):
+class MaskHead(nn.Module):
+    """The contract of a mask head: (R, C, S, S) region features to (R, K, M, M) logits; and how it is trained."""
+
+    def __init__(self, num_classes: int, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.num_classes, self.loss_weight = num_classes, loss_weight
+
+    def loss(self, logits: Tensor, regions: Sequence[SampledRegions], targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """Binary cross-entropy of the (Q, K, M, M) logits of the positives at their own class, averaged over pixels."""
+        if not len(logits):
+            return {"loss_mask": logits.sum() * 0}
+        labels = torch.cat([r.labels for r in regions])
+        wanted = mask_targets(regions, targets, int(logits.shape[-1]))
+        loss = F.binary_cross_entropy_with_logits(own_class(logits, labels), wanted)
+        return {"loss_mask": self.loss_weight * loss}
+
+
+class FCNMaskHead(MaskHead):
     """Convolutions and one upsampling (He et al., "Mask R-CNN", figure 4 right): (R, C, S, S) to (R, K, M, M) logits.
 
     upsample: builds what doubles the resolution, from in and out channels; a transposed convolution by default.
@@ -38,8 +55,7 @@ class FCNMaskHead(nn.Module):
         norm: Norm | None = None,
         conv: Callable[..., nn.Module] = nn.Conv2d,
     ) -> None:
-        super().__init__()
-        self.num_classes, self.loss_weight = num_classes, loss_weight
+        super().__init__(num_classes, loss_weight)
         self.convs = nn.ModuleList(
             ConvModule(
                 in_channels if index == 0 else channels,
@@ -68,19 +84,6 @@ class FCNMaskHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.logits(self.shared(x))
-
-    def loss(self, logits: Tensor, regions: Sequence[SampledRegions], targets: Sequence[Targets]) -> dict[str, Tensor]:
-        """Binary cross-entropy of the positives' own class, averaged over pixels."""
-        return {"loss_mask": self.loss_weight * own_class_loss(logits, regions, targets)}
-
-
-def own_class_loss(logits: Tensor, regions: Sequence[SampledRegions], targets: Sequence[Targets]) -> Tensor:
-    """Binary cross-entropy of the (Q, K, M, M) logits of the positives at their own class, averaged over pixels."""
-    if not len(logits):
-        return logits.sum() * 0
-    labels = torch.cat([r.labels for r in regions])
-    wanted = mask_targets(regions, targets, int(logits.shape[-1]))
-    return F.binary_cross_entropy_with_logits(own_class(logits, labels), wanted)
 
 
 def deconvolution(in_channels: int, out_channels: int) -> nn.Module:

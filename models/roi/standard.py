@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ..assigners import MaxIoUAssigner
@@ -17,7 +18,7 @@ from ..samplers import RandomSampler, Sampler
 from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
 from .box_head import RegionHead
-from .mask_head import FCNMaskHead
+from .mask_head import MaskHead
 from .masks import MaskBranch, RegionMasks, detected_rois
 from .rois import Assign, SampledRegions, sample_batch, to_rois
 
@@ -35,7 +36,7 @@ class StandardRoIHead(RoIHead):
         bbox_roi_extractor: nn.Module,
         bbox_head: RegionHead,
         mask_roi_extractor: nn.Module | None = None,
-        mask_head: FCNMaskHead | None = None,
+        mask_head: MaskHead | None = None,
         shared_head: nn.Module | None = None,
         assigner: Assign | None = None,
         sampler: Sampler | None = None,
@@ -80,9 +81,15 @@ class StandardRoIHead(RoIHead):
         logits, codes = self.boxes_forward(features, to_rois([r.boxes for r in regions]))
         losses = self.bbox_head.loss(logits, codes, regions)
         if self.mask_head is not None:
-            masks = self.masks_forward(features, to_rois([r.positive_boxes for r in regions]))
-            losses.update(self.mask_head.loss(masks, regions, targets))
+            losses.update(self.mask_losses(features, regions, targets))
         return losses
+
+    def mask_losses(
+        self, features: Sequence[Tensor], regions: Sequence[SampledRegions], targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        """Loss terms of the mask branch, which is trained on the positive regions of each image."""
+        masks = self.masks_forward(features, to_rois([r.positive_boxes for r in regions]))
+        return self.mask_head.loss(masks, regions, targets)  # type: ignore[union-attr]
 
     def predict_boxes(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
@@ -93,9 +100,14 @@ class StandardRoIHead(RoIHead):
             return detections, None
 
         def masks(found: Sequence[Detections]) -> RegionMasks:
-            return RegionMasks(self.masks_forward(features, detected_rois(found, images)).sigmoid())
+            labels = torch.cat([d.labels for d in found])
+            return self.region_masks(features, detected_rois(found, images), labels)
 
         return detections, masks
+
+    def region_masks(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> RegionMasks:
+        """The masks of (R, 5) detected regions with (R,) labels."""
+        return RegionMasks(self.masks_forward(features, rois).sigmoid())
 
 
 def box_detections(

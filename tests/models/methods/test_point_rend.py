@@ -17,7 +17,6 @@ from sdk.models.methods.point_rend import (
     PointExtractor,
     PointHead,
     PointRendRoIHead,
-    PointRendTest,
     PointSampler,
     point_targets,
     sample_points,
@@ -40,7 +39,7 @@ def read(plane, x, y):
     return total
 
 
-def small_head() -> PointRendRoIHead:
+def small_head(**settings) -> PointRendRoIHead:
     torch.manual_seed(0)
     head = PointRendRoIHead(
         bbox_roi_extractor=roi_align_extractor(7, (4, 8)),
@@ -48,6 +47,7 @@ def small_head() -> PointRendRoIHead:
         mask_roi_extractor=PointExtractor(size=8),
         mask_head=CoarseMaskHead(num_classes=2, channels=CHANNELS, roi_size=8, fc_channels=16),
         point_head=PointHead(num_classes=2, channels=CHANNELS),
+        **settings,
     )
     torch.nn.init.normal_(head.mask_head.fc_logits.weight)
     torch.nn.init.normal_(head.point_head.fc_logits.weight)
@@ -148,11 +148,11 @@ def doubled(mask):
 @pytest.mark.parametrize(("per_step", "decided_in"), [(10, (10, 10)), (256, (None, 256)), (1000, (None, 256))])
 def test_subdivision(per_step, decided_in):
     """Masks are doubled twice; the points in doubt are decided anew, unless the next step decides all of its own."""
-    head, features = small_head(), pyramid(CHANNELS)
+    head, features = small_head(subdivisions=2, points_per_step=per_step), pyramid(CHANNELS)
     coarse = 3 * torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(2))
     labels = torch.tensor([0, 1, 1])
     with torch.no_grad():
-        got = head.refine(features, ROIS, coarse, labels, PointRendTest(subdivisions=2, points_per_step=per_step))
+        got = head.refine(features, ROIS, coarse, labels)
         for region, label in enumerate(labels.tolist()):
             mask = coarse[region, label].double().numpy()
             for count in decided_in:
