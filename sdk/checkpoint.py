@@ -12,7 +12,7 @@ import json
 import os
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 TRAINING_STATE = "last.pt"
+NEEDS = ("needs_masks", "needs_semantic", "needs_proposals")
+"""What a recipe may ask of a dataset besides boxes."""
 
 
 @dataclass(frozen=True)
@@ -169,12 +171,12 @@ def save_weights(
     path: Path,
     model: nn.Module,
     *,
-    name: str,
+    recipe: Recipe,
     classes: Sequence[str],
     category_ids: Sequence[int],
     about: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a detector's weights as one safetensors file that says what it is.
+    """Writes a detector's weights as one safetensors file that says what it is and how images are prepared for it.
 
     classes: names in label order; empty where nobody knows them. about: further facts, such as where they come from.
     """
@@ -184,7 +186,9 @@ def save_weights(
     metadata = {
         **(about or {}),
         "format": "pt",
-        "model": name,
+        "model": recipe.name,
+        "preprocessing": json.dumps(asdict(recipe.preprocessing)),
+        "needs": json.dumps([name for name in NEEDS if getattr(recipe, name)]),
         "num_classes": str(int(model.num_classes)),  # type: ignore[arg-type]
         "classes": json.dumps(list(classes)),
         "category_ids": json.dumps([int(i) for i in category_ids]),
@@ -224,7 +228,26 @@ def load_weights(path: str | os.PathLike, model: nn.Module | None = None) -> Tra
     load_state(model, state, source=str(path))
     model.classes = classes or None  # type: ignore[assignment]
     ids = tuple(json.loads(metadata.get("category_ids", "[]"))) or None
-    return Trained(model.eval(), recipe_of(model), classes or None, ids, str(path))
+    try:
+        recipe = as_trained(recipe_of(model), metadata)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: its preprocessing cannot be read: {error}") from error
+    return Trained(model.eval(), recipe, classes or None, ids, str(path))
+
+
+def as_trained(recipe: Recipe, metadata: Mapping[str, str]) -> Recipe:
+    """A model's recipe with the name, the preprocessing and the needs that its weights were trained with."""
+    from .models.recipe import Preprocessing
+
+    if "preprocessing" not in metadata:
+        return recipe
+    # JSON has lists where these fields are tuples.
+    given = json.loads(metadata["preprocessing"]).items()
+    preprocessing = Preprocessing(**{key: tuple(v) if isinstance(v, list) else v for key, v in given})
+    needs = json.loads(metadata["needs"])
+    return replace(
+        recipe, name=metadata["model"], preprocessing=preprocessing, **{name: name in needs for name in NEEDS}
+    )
 
 
 def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:

@@ -319,7 +319,7 @@ class Training:
             save_weights(
                 self.folder / f"{name}.safetensors",
                 self.scored,
-                name=self.recipe.name,
+                recipe=self.recipe,
                 classes=dataset.classes,
                 category_ids=dataset.category_ids,
             )

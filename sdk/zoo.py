@@ -258,11 +258,10 @@ def export(name: str, out: str | Path, weights: str = "published") -> Path:
         raise SdkError(f"{out}: expected a file name that ends in .safetensors")
     if out.exists():
         raise SdkError(f"{out}: exists already")
-    model = models.create(name, weights=weights)
+    model, recipe = models.create(name, weights=weights), find_recipe(name)
     about = {"source": Path(weights).name}
     if weights == "published":
-        recipe = find_recipe(name)
         about = {"source": str(recipe.weights), "document": recipe.document, "license": "Apache-2.0"}
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(out, model, name=name, classes=model.classes or (), category_ids=(), about=about)
+    save_weights(out, model, recipe=recipe, classes=model.classes or (), category_ids=(), about=about)
     return out

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +16,10 @@ from torch import Tensor, nn
 from ..backbones.resnet import ResNet
 from ..detectors.two_stage import TwoStageDetector
 from ..layers.init import init_kaiming, init_normal, init_xavier
+from ..roi.box_head import BoxHead
 from ..roi.mask_head import FCNMaskHead, mask_targets
 from ..roi.masks import RegionMasks, own_class
-from ..roi.rois import SampledRegions, to_rois
+from ..roi.rois import Assign, SampledRegions, to_rois
 from ..roi.standard import StandardRoIHead
 from ..structures import Targets
 from .mask_rcnn import mask_rcnn
@@ -106,8 +106,23 @@ class MaskScoringRoIHead(StandardRoIHead):
     mask_roi_extractor: nn.Module
     mask_head: FCNMaskHead
 
-    def __init__(self, *, mask_iou_head: MaskIoUHead, **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(
+        self,
+        *,
+        bbox_roi_extractor: nn.Module,
+        bbox_head: BoxHead,
+        mask_roi_extractor: nn.Module,
+        mask_head: FCNMaskHead,
+        mask_iou_head: MaskIoUHead,
+        assigner: Assign | None = None,
+    ) -> None:
+        super().__init__(
+            bbox_roi_extractor=bbox_roi_extractor,
+            bbox_head=bbox_head,
+            mask_roi_extractor=mask_roi_extractor,
+            mask_head=mask_head,
+            assigner=assigner,
+        )
         self.mask_iou_head = mask_iou_head
 
     def masks_and_overlaps(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

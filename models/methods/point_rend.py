@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +19,10 @@ from ..backbones.resnet import ResNet
 from ..detectors.two_stage import TwoStageDetector
 from ..layers import ConvModule
 from ..layers.init import init_xavier
+from ..roi.box_head import BoxHead
 from ..roi.mask_head import MaskHead
 from ..roi.masks import RegionMasks, own_class
-from ..roi.rois import SampledRegions, to_rois
+from ..roi.rois import Assign, SampledRegions, to_rois
 from ..roi.standard import StandardRoIHead
 from ..structures import Targets
 from .mask_rcnn import mask_rcnn
@@ -165,9 +165,24 @@ class PointRendRoIHead(StandardRoIHead):
     mask_head: CoarseMaskHead
 
     def __init__(
-        self, *, point_head: PointHead, subdivisions: int = 5, points_per_step: int = 784, **parts: Any
+        self,
+        *,
+        bbox_roi_extractor: nn.Module,
+        bbox_head: BoxHead,
+        mask_roi_extractor: PointExtractor,
+        mask_head: CoarseMaskHead,
+        point_head: PointHead,
+        assigner: Assign | None = None,
+        subdivisions: int = 5,
+        points_per_step: int = 784,
     ) -> None:
-        super().__init__(**parts)
+        super().__init__(
+            bbox_roi_extractor=bbox_roi_extractor,
+            bbox_head=bbox_head,
+            mask_roi_extractor=mask_roi_extractor,
+            mask_head=mask_head,
+            assigner=assigner,
+        )
         self.point_head, self.point_sampler = point_head, PointSampler()
         self.subdivisions, self.points_per_step = subdivisions, points_per_step
 

@@ -67,7 +67,10 @@ def small_detector(recipe: Recipe, num_classes: int = 3) -> nn.Module:
     """The recipe's detector, on a small backbone where the method is not in the backbone itself; all of it trains."""
     torch.manual_seed(0)
     body = backbone_of(recipe)
-    model = recipe.build(num_classes, backbone=SMALL[body]) if body in SMALL else recipe.build(num_classes)
+    smaller = {"backbone": SMALL[body]} if body in SMALL else {}
+    if "proposals" in getattr(recipe.build, "keywords", {}):
+        smaller["proposals"] = 100
+    model = recipe.build(num_classes, **smaller)
     for module in model.modules():
         if isinstance(module, OWN_BACKBONE):
             module.frozen_stages, module.norm_eval = -1, False

@@ -7,7 +7,7 @@ import pytest
 import sdk
 
 
-@pytest.mark.parametrize("name", ["coco", "voc", "your_own_dataset"])
+@pytest.mark.parametrize("name", ["coco", "voc", "your_own_dataset", "add_a_method"])
 def test_script(example, name, tmp_path):
     score = example(name).main(["--images", "16", "--epochs", "1", "--out", str(tmp_path / "run")])
     assert score is not None

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sdk.datasets import DatasetError, Shapes
+from sdk.datasets.transforms import Preprocessing
 from sdk.models.recipe import Optimizer
 from torch import nn
 
@@ -138,6 +139,20 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, shapes, tiny):
     first, same, other = (load_file(run.weights_file)["bbox_head.retina_cls.weight"] for run in runs)
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+
+
+def test_images_are_prepared_as_in_training(tmp_path, shapes, tiny):
+    """A recipe given beside a detector without one is that of the run, here and when its folder is opened again."""
+    made = tiny()
+    recipe = replace(made.recipe, name="mine", preprocessing=Preprocessing(size=(96, 80), keep_ratio=False, divisor=16))
+    del made.recipe
+    run = sdk.fit(shapes, made, recipe=recipe, epochs=1, workers=0, out=tmp_path / "run")
+    fresh = tiny()
+    del fresh.recipe
+    for opened in (run, sdk.Run(tmp_path / "run", model=fresh)):
+        assert opened.recipe.preprocessing == recipe.preprocessing
+        assert opened.recipe.name == "mine"
+        assert not opened.recipe.needs_masks
 
 
 def test_accumulated_passes_equal_one_large_batch(tmp_path, shapes, tiny):

@@ -133,6 +133,9 @@ def test_broken_runs(run, tmp_path):
     save_file(state, broken, metadata)
     with pytest.raises(RunError, match=r"1 missing: bbox_head.retina_cls.bias"):
         load_weights(broken)
+    save_file(load_file(run.weights_file), broken, {**metadata, "preprocessing": "[]", "needs": "[]"})
+    with pytest.raises(RunError, match="preprocessing cannot be read"):
+        load_weights(broken)
     (tmp_path / "last.pt").write_bytes(b"nothing")
     with pytest.raises(RunError, match="not a readable training state"):
         load_training_state(tmp_path / "last.pt")
