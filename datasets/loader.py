@@ -171,7 +171,10 @@ class _Collate:
             if isinstance(sample, DatasetError):
                 return sample
             good.append(sample)
-        return good if self.collate is None else self.collate(good)
+        try:
+            return good if self.collate is None else self.collate(good)
+        except DatasetError as error:
+            return error
 
 
 def _start_worker(worker: int) -> None:

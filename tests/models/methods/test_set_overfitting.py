@@ -8,10 +8,14 @@ from sdk.datasets import Shapes
 from sdk.datasets.transforms import Preprocessing
 from sdk.evaluators.coco import CocoEvaluator
 from sdk.models.backbones.resnet import ResNet
+from sdk.models.detectors.base import Detector
 from sdk.models.detectors.set_prediction import SetDetector
 from sdk.models.layers import Norm
 from sdk.models.methods.deformable_detr import deformable_detr
 from sdk.models.methods.detr import detr
+from sdk.models.methods.sparse_rcnn import EmbeddingProposals, SparseRCNN, SparseRoIHead
+from sdk.models.necks.fpn import FPN
+from sdk.models.settings import SetTest
 
 from sdk.batching import Collate
 
@@ -25,7 +29,18 @@ def small(name: str) -> SetDetector:
     return method(4, backbone=backbone, queries=20, layers=2, dropout=0.0)
 
 
-def train(model: SetDetector, batch, steps: int) -> None:
+def small_sparse_rcnn() -> SparseRCNN:
+    body = ResNet(18, frozen_stages=-1, base_channels=16, norm=Norm("gn", groups=8))
+    return SparseRCNN(
+        backbone=body,
+        neck=FPN(body.out_channels, 64, num_outs=4),
+        rpn_head=EmbeddingProposals(20, 64),
+        roi_head=SparseRoIHead(num_classes=4, channels=64, stages=3),
+        test=SetTest(max_per_image=20),
+    )
+
+
+def train(model: Detector, batch, steps: int) -> None:
     slow, fast = [], []
     for name, parameter in model.named_parameters():
         (slow if "sampling_offsets" in name or "reference_points" in name else fast).append(parameter)
@@ -42,12 +57,12 @@ def train(model: SetDetector, batch, steps: int) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("name", "steps"), [("detr", 300), ("deformable_detr", 150)])
+@pytest.mark.parametrize(("name", "steps"), [("detr", 300), ("deformable_detr", 150), ("sparse_rcnn", 150)])
 def test_sixteen_drawn_images_are_learnt_by_heart(name: str, steps: int) -> None:
     torch.manual_seed(0)
     data = Shapes(16, size=(96, 96), max_objects=3)
     batch = Collate(Preprocessing(size=None))([data[index] for index in range(16)])
-    model = small(name)
+    model = small_sparse_rcnn() if name == "sparse_rcnn" else small(name)
     train(model, batch, steps)
     evaluator = CocoEvaluator(data, kinds=("bbox",))
     with torch.no_grad():
