@@ -261,16 +261,24 @@ class ProtocolResults(COCODetectionResults):
         self.errors, self.protocol, self.best_score = errors, protocol, best_score
 
     def mAP(self, classes=None):
-        """The protocol's main figure; the mean over some classes' curves where ``classes`` are given."""
+        """The protocol's main figure; the mean over some classes' curves where ``classes`` are given; or none."""
         if classes is not None or not self.figures:
-            return super().mAP(classes)
-        main = next(iter(self.figures.values()))
-        return -1 if main is None else main
+            return existing(super().mAP(classes))
+        return next(iter(self.figures.values()))
+
+    def mAR(self, classes=None):
+        """Recall averaged over thresholds and classes; none where the protocol draws no curve for a class."""
+        return existing(super().mAR(classes))
 
     @classmethod
     def _from_dict(cls, d, samples, config, eval_key, **settings):
         own = {name: d.get(name) for name in ("figures", "errors", "protocol", "best_score")}
         return super()._from_dict(d, samples, config, eval_key, **own, **settings)
+
+
+def existing(figure: float) -> float | None:
+    """A figure of FiftyOne's, which is -1 where there is none."""
+    return None if figure < 0 else float(figure)
 
 
 def results_of(dataset: Any, eval_key: str) -> ProtocolResults:

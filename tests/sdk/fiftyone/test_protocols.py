@@ -129,6 +129,13 @@ def test_the_figures_are_official(case, explored):
         assert figures[name] == pytest.approx(value, abs=1e-9), name
 
 
+def test_what_a_protocol_does_not_have_is_no_number(case, explored):
+    results = explored.load_evaluation_results("eval")
+    assert results.mAP() == next(iter(results.figures.values()))
+    # Cityscapes and WIDER FACE draw no curve of a class.
+    assert (results.mAR() is None) == (case.dataset.protocol in ("cityscapes", "wider_face"))
+
+
 def test_labels_read_back_give_the_same(case, explored):
     register()
     method = f"sdk-{case.dataset.protocol}"
