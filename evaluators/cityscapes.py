@@ -9,17 +9,22 @@ instances of fewer than 100 pixels. The official names of images, files and fold
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pycocotools.mask as coco_mask
+import torch
 
 from ..datasets.base import DetectionDataset
 from ..datasets.cityscapes import INSTANCES, PHOTO
+from ..datasets.errors import DatasetError
 from ..datasets.masks import encode
+from ..models.structures import Detections
 from .analysis import BACKGROUND, FOREGROUND, Compared
 from .base import Counts, Report, Value
 from .collecting import RLE, CollectingEvaluator, mask_areas
@@ -59,6 +64,14 @@ def average_precision(true: np.ndarray, false: np.ndarray, missed: int) -> float
     recall = np.append(tp / max(len(true) + missed, 1), 0.0)
     padded = np.concatenate([recall[:1], recall, [0.0]])
     return float(np.dot(precision, (padded[:-2] - padded[2:]) / 2))
+
+
+def bounds(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """(H, W) bool to the box around its pixels, x1, y1, x2, y2; zeros where there are none."""
+    if not mask.any():
+        return 0.0, 0.0, 0.0, 0.0
+    x, y = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return float(x[0]), float(y[0]), float(x[-1] + 1), float(y[-1] + 1)
 
 
 class CityscapesEvaluator(CollectingEvaluator):
@@ -105,6 +118,48 @@ class CityscapesEvaluator(CollectingEvaluator):
             found = "no readable image" if labels is None else labels.shape
             raise ValueError(f"{file}: expected an instance map of {expected}, found {found}")
         return np.isin(labels, VOID)
+
+    def read_results(self, folder: str | Path) -> Iterator[tuple[Any, Detections]]:
+        """Official results, image by image: a text file whose name begins with the image's, with lines of mask file
+        (relative to the text file; what is not 0 is the instance), label id, confidence.
+
+        Raises DatasetError naming file and line, and where an image has no file or several.
+        """
+        labels = {category: label for label, category in enumerate(self.truth.category_ids)}
+        for row, image_id in enumerate(self.truth.image_ids):
+            files = sorted(Path(folder).rglob(f"{glob.escape(str(image_id))}*.txt"))
+            if len(files) != 1:
+                found = ", ".join(map(str, files)) or "none"
+                raise DatasetError("not one results file", file=folder, where=f"image {image_id}", found=found)
+            rows: list[tuple[float, ...]] = []
+            masks = []
+            for number, line in enumerate(files[0].read_text().splitlines(), 1):
+                mask, category, score = self._read_line(files[0], number, line, row)
+                if category not in labels:
+                    self._collected.leave_out(category)
+                    continue
+                rows.append((labels[category], score, *bounds(mask)))
+                masks.append(torch.from_numpy(mask))
+            table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 6)
+            height, width = self.truth.sizes[row].tolist()
+            stacked = torch.stack(masks) if masks else torch.zeros(0, height, width, dtype=torch.bool)
+            yield image_id, Detections(table[:, 2:], table[:, 1], table[:, 0].long(), stacked)
+
+    def _read_line(self, file: Path, number: int, line: str, row: int) -> tuple[np.ndarray, int, float]:
+        """(H, W) bool mask, label id and confidence."""
+        where = f"line {number}"
+        try:
+            name, category, score = line.split()
+            numbers = int(category), float(score)
+        except ValueError:
+            expected = "mask file, label id, confidence"
+            raise DatasetError("not an instance", file=file, where=where, found=line, expected=expected) from None
+        mask = cv2.imread(str(file.parent / name), cv2.IMREAD_GRAYSCALE)
+        expected = tuple(int(v) for v in self.truth.sizes[row])
+        if mask is None or mask.shape != expected:
+            found = "no readable image" if mask is None else mask.shape
+            raise DatasetError(f"mask {name}", file=file, where=where, found=found, expected=f"an image of {expected}")
+        return mask != 0, *numbers
 
     def matches(self, kind: str = "segm", iou: float = 0.5) -> Matches:
         """Who found whom at an IoU threshold."""

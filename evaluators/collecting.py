@@ -86,6 +86,10 @@ class Collector:
     def __len__(self) -> int:
         return self._count
 
+    def leave_out(self, category: Any) -> None:
+        """Counts a detection of a category that the dataset does not have."""
+        self.unknown_categories[category] = self.unknown_categories.get(category, 0) + 1
+
     def found(self, kind: Literal["bbox", "segm"]) -> Found:
         """The detections with the scores and areas of their boxes, or of their masks."""
         prefix = "mask_" if kind == "segm" else ""
@@ -235,8 +239,7 @@ class Collector:
             values[:, 1:] = [coco_mask.toBbox(mask) for mask in masks]  # type: ignore[arg-type]
         known = np.flatnonzero(label >= 0)
         for i in np.flatnonzero(label < 0):
-            category = entries[i]["category_id"]
-            self.unknown_categories[category] = self.unknown_categories.get(category, 0) + 1
+            self.leave_out(entries[i]["category_id"])
         del entries
         image, label, values = image[known], label[known], values[known]
         masks = [masks[i] for i in known] if with_masks else []

@@ -10,7 +10,7 @@ package start one lower and exclude their end: the same side is ``x2 - x1``, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -78,9 +78,9 @@ class VocEvaluator(CollectingEvaluator):
         self.metric: Metric = metric
         self.ious = tuple(ious)
 
-    def update_from_results(self, folder: str | Path) -> None:
-        """Score the devkit's results files ``comp4_det_<split>_<class>.txt``: lines of image id, score, xmin, ymin,
-        xmax, ymax, counted from 1. Images in no file have no detections; classes without a file are not detected.
+    def read_results(self, folder: str | Path) -> Iterator[tuple[Any, Detections]]:
+        """The devkit's results files ``comp4_det_<split>_<class>.txt``, image by image: lines of image id, score, xmin,
+        ymin, xmax, ymax, counted from 1. Images in no file have no detections; classes without a file are not detected.
 
         Raises DatasetError naming file and line.
         """
@@ -107,7 +107,7 @@ class VocEvaluator(CollectingEvaluator):
                 rows[ids[image_id]].append((labels[name], score, x1 - 1, y1 - 1, x2, y2))
         for image_id, entries in rows.items():
             table = torch.tensor(entries, dtype=torch.float64).reshape(-1, 6)
-            self.update([image_id], [Detections(boxes=table[:, 2:], scores=table[:, 1], labels=table[:, 0].long())])
+            yield image_id, Detections(boxes=table[:, 2:], scores=table[:, 1], labels=table[:, 0].long())
 
     def _best(self, found: Found) -> tuple[np.ndarray, np.ndarray]:
         """(D,) row of the ground truth of the same class with the highest IoU, -1 for none; the IoU."""

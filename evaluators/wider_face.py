@@ -8,7 +8,7 @@ recall are read at 1000 thresholds. Images without any face are left out, with a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +101,9 @@ class WiderFaceEvaluator(CollectingEvaluator):
             raise DatasetError("the WIDER FACE protocol needs its three sets", expected="ground_truth=<folder>")
         self._faces = _Faces(Path(folder), self.truth.image_ids)
 
-    def update_from_results(self, folder: str | Path) -> None:
-        """Score official results: ``<event>/<name>.txt`` with the image's name, a count, and lines of x, y, width,
-        height, score. An image without a file has no detections.
+    def read_results(self, folder: str | Path) -> Iterator[tuple[Any, Detections]]:
+        """Official results, image by image: ``<event>/<name>.txt`` with the image's name, a count, and lines of x, y,
+        width, height, score. An image without a file has no detections.
 
         Raises DatasetError naming file and line.
         """
@@ -121,7 +121,7 @@ class WiderFaceEvaluator(CollectingEvaluator):
                 rows.append((x, y, x + width, y + height, score))
             table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 5)
             labels = torch.zeros(len(table), dtype=torch.int64)
-            self.update([image_id], [Detections(boxes=table[:, :4], scores=table[:, 4], labels=labels)])
+            yield image_id, Detections(boxes=table[:, :4], scores=table[:, 4], labels=labels)
 
     def _looked_at(self) -> tuple[Found, np.ndarray, np.ndarray]:
         """Detections, the row of the face that each looks at (-1 for none), and the IoU."""

@@ -58,7 +58,8 @@ def evaluate(
     Args:
         dataset: a DetectionDataset; where it carries splits, ``val`` is scored.
         what: a Run or its folder, a detector, a weights file, a name of the zoo, or predictions: a ``.json`` file in
-            the form of COCO results, or the folder of the protocol's own text files (Pascal VOC, WIDER FACE).
+            the form of COCO results, or a folder of the protocol's own text files (Pascal VOC, WIDER FACE,
+            Cityscapes).
         split: ``train``, ``val`` or ``test`` instead.
         protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own.
         batch_size, workers: of the loader.
@@ -119,14 +120,25 @@ def are_predictions(what: Any) -> bool:
     return Path(what).suffix == ".json" or (Path(what).is_dir() and not (Path(what) / MANIFEST).is_file())
 
 
-def read_predictions(dataset: DetectionDataset, path: Path, protocol: str | None = None) -> Evaluator:
-    """The evaluator with the detections of a COCO results file, or of a folder of the protocol's own text files."""
+def read_predictions(
+    dataset: DetectionDataset,
+    path: Path,
+    protocol: str | None = None,
+    keep: Callable[[Sequence[Any], list[Detections]], None] | None = None,
+) -> Evaluator:
+    """The evaluator with the detections of a COCO results file, or of a folder of the protocol's own text files.
+
+    keep: is also given the image ids and detections of such a folder.
+    """
     if path.is_dir():
-        evaluator = fitting_evaluator(dataset, False, protocol)
-        if not hasattr(evaluator, "update_from_results"):
+        evaluator = fitting_evaluator(dataset, True, protocol)
+        if not hasattr(evaluator, "read_results"):
             kind = type(evaluator).__name__
             raise RunError(f"{path}: a folder without {MANIFEST} is no run, and {kind} reads no folders of results")
-        evaluator.update_from_results(path)  # type: ignore[attr-defined]
+        for image_id, found in evaluator.read_results(path):  # type: ignore[attr-defined]
+            evaluator.update([image_id], [found])
+            if keep is not None:
+                keep([image_id], [found])
         return evaluator
     if not path.is_file():
         raise RunError(f"{path}: no such file")

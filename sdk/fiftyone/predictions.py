@@ -100,7 +100,7 @@ def predictions_of(
                 masks.update({(place[image_id], i): mask["counts"] for i, mask in enumerate(encoded)})
 
     if are_predictions(what):
-        evaluator = read_predictions(dataset, Path(what), protocol)
+        evaluator = read_predictions(dataset, Path(what), protocol, keep)
         if Path(what).is_file():
             masks = _masks_of_results(Path(what), place, set(dataset.category_ids))
         return Predictions.of(evaluator, masks)

@@ -12,11 +12,16 @@ import numpy as np
 import pytest
 import torch
 from oracles import ColumnDataset
+from sdk.datasets import DatasetError
 from sdk.datasets.base import ImageInfo
 from sdk.datasets.cityscapes import CLASSES, read_maps
 from sdk.evaluators.base import Evaluator
 from sdk.evaluators.cityscapes import CityscapesEvaluator
 from sdk.models.structures import Detections
+from torchvision.ops import masks_to_boxes
+
+ENDS = torch.tensor([0.0, 0.0, 1.0, 1.0])
+"""Ours end beyond the last pixel, torchvision's on it."""
 
 
 class Layout(ColumnDataset):
@@ -39,13 +44,18 @@ def dataset(shared):
 
 
 @pytest.fixture(scope="module")
-def predictions(shared, tmp_path_factory):
+def results(shared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cityscapes")
     with tarfile.open(shared / "data/cityscapes/results.tar.xz") as archive:
         archive.extractall(folder, filter="data")
+    return folder / "results"
+
+
+@pytest.fixture(scope="module")
+def predictions(results):
     ids = list(CLASSES.values())
     found = {}
-    for file in sorted((folder / "results").glob("*_pred.txt")):
+    for file in sorted(results.glob("*_pred.txt")):
         rows = [line.split() for line in file.read_text().splitlines()]
         rows = [row for row in rows if int(row[1]) in ids]
         masks = [cv2.imread(str(file.parent / row[0]), cv2.IMREAD_GRAYSCALE) != 0 for row in rows]
@@ -84,3 +94,51 @@ def test_unknown_void_is_said(dataset, predictions):
     notes = " ".join(evaluator.compute().notes)
     assert "15 images have no gtFine_instanceIds.png" in notes
     assert "14 of 15 images were given no detections" in notes
+
+
+def test_official_results_are_read(dataset, predictions, results):
+    evaluator = CityscapesEvaluator(dataset)
+    read = dict(evaluator.read_results(results))
+    assert read.keys() == predictions.keys()
+    for image_id, wanted in predictions.items():
+        found = read[image_id]
+        assert torch.equal(found.labels, wanted.labels)
+        assert torch.equal(found.scores, wanted.scores)
+        assert torch.equal(found.masks, wanted.masks)
+        some = wanted.masks.flatten(1).any(dim=1)
+        torch.testing.assert_close(found.boxes[some], masks_to_boxes(wanted.masks[some]).double() + ENDS)
+        assert not found.boxes[~some].any()
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("masks/none.png 24 0.5", r"line 1.*masks/none.png.*no readable image"),
+        ("small.png 24 0.5", r"line 1.*small.png.*found \(4, 4\).*\(1024, 2048\)"),
+        ("small.png 24", "line 1.*not an instance.*'small.png 24'"),
+        ("small.png car 0.5", "line 1.*not an instance"),
+    ],
+)
+def test_broken_results(dataset, tmp_path, line, told):
+    first = dataset.info(0).image_id
+    evaluator = CityscapesEvaluator(dataset)
+    with pytest.raises(DatasetError, match=f"image {first}.*not one results file; found 'none'"):
+        next(evaluator.read_results(tmp_path))
+    cv2.imwrite(str(tmp_path / "small.png"), np.full((4, 4), 255, np.uint8))
+    (tmp_path / f"{first}_pred.txt").write_text(line)
+    with pytest.raises(DatasetError, match=told):
+        next(evaluator.read_results(tmp_path))
+    (tmp_path / f"{first}_again.txt").write_text("")
+    with pytest.raises(DatasetError, match=r"not one results file; found .*_again\.txt"):
+        next(evaluator.read_results(tmp_path))
+
+
+def test_other_labels_are_left_out_and_counted(dataset, tmp_path):
+    first = dataset.info(0).image_id
+    cv2.imwrite(str(tmp_path / "all.png"), np.full((1024, 2048), 255, np.uint8))
+    (tmp_path / f"{first}_pred.txt").write_text("all.png 7 0.5\nall.png 26 0.25\n")
+    evaluator = CityscapesEvaluator(dataset)
+    _, found = next(evaluator.read_results(tmp_path))
+    assert found.scores.tolist() == [0.25]
+    assert found.boxes.tolist() == [[0, 0, 2048, 1024]]
+    assert any("7" in note for note in evaluator.compute().notes)

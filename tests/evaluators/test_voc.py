@@ -47,7 +47,8 @@ def results(folder, tmp_path_factory):
 @pytest.mark.parametrize(("metric", "key"), [("11point", "07_11point"), ("area", "allpoint")])
 def test_official_figures(dataset, expected, results, metric, key):
     evaluator = VocEvaluator(dataset, metric=metric, ious=(0.5, 0.75))
-    evaluator.update_from_results(results)
+    for image_id, found in evaluator.read_results(results):
+        evaluator.update([image_id], [found])
     report = evaluator.compute()
     assert ("2007" in report.protocol) == (metric == "11point")
     for iou in (0.5, 0.75):

@@ -35,7 +35,8 @@ def test_official_figures(shared, folder, dataset, tmp_path):
         archive.extractall(tmp_path, filter="data")
     evaluator = WiderFaceEvaluator(dataset, folder)
     assert isinstance(evaluator, Evaluator)
-    evaluator.update_from_results(tmp_path / "widerface_txt")
+    for image_id, found in evaluator.read_results(tmp_path / "widerface_txt"):
+        evaluator.update([image_id], [found])
     report = evaluator.compute()
     for name, value in EXPECTED.items():
         assert report[f"bbox/AP_{name}"] == pytest.approx(value, abs=1e-9), name
