@@ -243,10 +243,13 @@ def as_trained(recipe: Recipe, metadata: Mapping[str, str]) -> Recipe:
         return recipe
     # JSON has lists where these fields are tuples.
     given = json.loads(metadata["preprocessing"]).items()
-    preprocessing = Preprocessing(**{key: tuple(v) if isinstance(v, list) else v for key, v in given})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given}
     needs = json.loads(metadata["needs"])
     return replace(
-        recipe, name=metadata["model"], preprocessing=preprocessing, **{name: name in needs for name in NEEDS}
+        recipe,
+        name=metadata["model"],
+        preprocessing=Preprocessing(**fields),
+        **{name: name in needs for name in NEEDS},
     )
 
 

@@ -149,17 +149,13 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from . import Run, evaluate
+    from . import evaluate
     from .opening import open_dataset
     from .reporting import as_text
 
-    dataset = open_dataset(options.dataset)
-    what = Run(options.what) if Path(options.what).is_dir() else options.what
     report = evaluate(
-        dataset,
-        what,
+        open_dataset(options.dataset),
+        options.what,
         split=options.split,
         protocol=options.protocol,
         batch_size=options.batch_size,

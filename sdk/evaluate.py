@@ -78,6 +78,8 @@ def evaluate(
     if are_predictions(what):
         evaluator = read_predictions(scored_on, Path(what), protocol)
     else:
+        if isinstance(what, (str, os.PathLike)) and Path(what).is_dir():
+            what = Run(what)
         trained = load(what)
         require_fitting(trained, scored_on.classes)
         fabric = single_device(device)

@@ -239,3 +239,20 @@ def test_command_line(run, folder, tmp_path, capsys, monkeypatch):
     assert "ops on cpu" in told
     assert cli.main(["evaluate", "nowhere", "run"]) == 1
     assert "sdk evaluate: nowhere: no such folder" in capsys.readouterr().err
+
+
+def test_a_folder_of_results_is_scored(shared, folder, tmp_path, capsys):
+    """Every object found where it is, in the devkit's own files."""
+    root = shared / "data/voc_100"
+    dataset = sdk.datasets.Voc(root)
+    (tmp_path / "results").mkdir()
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        for label, (x1, y1, x2, y2) in zip(sample.labels, sample.boxes.tolist()):
+            with open(tmp_path / "results" / f"comp4_det_val_{dataset.classes[label]}.txt", "a") as file:
+                file.write(f"{sample.image_id} 1.0 {x1 + 1} {y1 + 1} {x2} {y2}\n")
+    assert cli.main(["evaluate", f"voc:{root}", str(tmp_path / "results"), "--out", str(tmp_path / "report")]) == 0
+    assert "bbox/mAP50  1.0000" in capsys.readouterr().out
+    assert (tmp_path / "report/report.html").is_file()
+    assert cli.main(["evaluate", str(folder), str(tmp_path / "results")]) == 1
+    assert "CocoEvaluator reads no folders of results" in capsys.readouterr().err
