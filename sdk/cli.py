@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="verb")
     dataset = "a folder, or kind:folder (coco, lvis, voc, cityscapes, wider_face, deepfashion); shapes needs no folder"
     trained = "a run folder, a .safetensors file, or a name of the zoo"
+    predicted = "what was predicted: a .json file of COCO results, or a folder of the protocol's own text files"
 
     fit = _verb(verbs, "fit", _fit, "train a detector")
     fit.add_argument("dataset", help=dataset)
@@ -61,12 +62,8 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = _verb(verbs, "evaluate", _evaluate, "score a detector by the dataset's own protocol")
     evaluate.add_argument("dataset", help=dataset)
-    evaluate.add_argument("what", help=f"{trained}, or a predictions file (.json, as COCO results)")
-    evaluate.add_argument("--split", choices=("train", "val", "test"), help="default: val")
-    evaluate.add_argument("--protocol", help="coco, voc, lvis ... (default: the dataset's own)")
-    evaluate.add_argument("--batch-size", type=int, default=1)
-    evaluate.add_argument("--workers", type=int)
-    evaluate.add_argument("--device")
+    evaluate.add_argument("what", help=f"{trained}, or {predicted}")
+    _scoring(evaluate)
     _views(evaluate)
     evaluate.add_argument("--out", help="folder for the report with pictures")
 
@@ -80,7 +77,16 @@ def parser() -> argparse.ArgumentParser:
 
     explore = _verb(verbs, "explore", _explore, "look at ground truth and predictions in the FiftyOne App")
     explore.add_argument("dataset", help=dataset)
-    explore.add_argument("what", nargs="?", help=f"{trained}, or a predictions file")
+    explore.add_argument(
+        "what",
+        nargs="*",
+        metavar="[NAME=]what",
+        help=f"{trained}, or {predicted}; several stand side by side, under these names or those of their files",
+    )
+    _scoring(explore)
+    explore.add_argument("--name", help="of the FiftyOne dataset (default: made from the dataset)")
+    explore.add_argument("--address", default="127.0.0.1", help="where the App listens (default: this machine alone)")
+    explore.add_argument("--port", type=int, default=5151)
 
     check = _verb(verbs, "check", _check, "look for faults in a dataset; changes nothing")
     check.add_argument("dataset", help=dataset)
@@ -115,6 +121,14 @@ def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser
     made = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     made.set_defaults(run=run)
     return made
+
+
+def _scoring(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--split", choices=("train", "val", "test"), help="default: val")
+    verb.add_argument("--protocol", help="coco, voc, lvis ... (default: the dataset's own)")
+    verb.add_argument("--batch-size", type=int, default=1)
+    verb.add_argument("--workers", type=int)
+    verb.add_argument("--device")
 
 
 def _views(verb: argparse.ArgumentParser) -> None:
@@ -191,9 +205,41 @@ def _explore(options: argparse.Namespace) -> int:
     from . import explore
     from .opening import open_dataset
 
-    session = explore(open_dataset(options.dataset), options.what)
+    session = explore(
+        open_dataset(options.dataset),
+        _models(options.what),
+        split=options.split,
+        protocol=options.protocol,
+        name=options.name,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+        address=options.address,
+        port=options.port,
+    )
     session.wait(-1)
     return 0
+
+
+def _models(given: list[str]) -> dict[str, str] | str | None:
+    """What was predicted, by the name that was given before a ``=`` or that of the file or folder."""
+    from pathlib import Path
+
+    from .errors import SdkError
+
+    if not given:
+        return None
+    if len(given) == 1 and (Path(given[0]).exists() or "=" not in given[0]):
+        return given[0]
+    models = {}
+    for text in given:
+        name, equals, what = text.partition("=")
+        if not equals or Path(text).exists():
+            name, what = Path(text).stem, text
+        if name in models:
+            raise SdkError(f"{name}: names {models[name]} and {what}; give each a name of its own, as NAME={what}")
+        models[name] = what
+    return models
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -256,3 +257,35 @@ def test_a_folder_of_results_is_scored(shared, folder, tmp_path, capsys):
     assert (tmp_path / "report/report.html").is_file()
     assert cli.main(["evaluate", str(folder), str(tmp_path / "results")]) == 1
     assert "CocoEvaluator reads no folders of results" in capsys.readouterr().err
+
+
+def test_what_the_command_line_explores(folder, tmp_path, monkeypatch, capsys):
+    """Only how the words become arguments; that the App opens is tested with a database."""
+    asked = []
+
+    class Session:
+        def wait(self, seconds):
+            asked.append(seconds)
+
+    def explore(dataset, what, **settings):
+        asked.append((len(dataset.val), what, settings))
+        return Session()
+
+    monkeypatch.setattr(import_module("sdk.explore"), "explore", explore)
+    monkeypatch.chdir(tmp_path)
+    odd = tmp_path / "lr=0.1.json"
+    odd.write_text("[]")
+    for given, wanted in (
+        ([], None),
+        (["runs/a"], "runs/a"),
+        (["lr=0.1.json"], "lr=0.1.json"),
+        (["mine=runs/a"], {"mine": "runs/a"}),
+        (["runs/a", "large=b.json", str(odd)], {"a": "runs/a", "large": "b.json", "lr=0.1": str(odd)}),
+    ):
+        assert cli.main(["explore", str(folder), *given, "--split", "val", "--port", "5999"]) == 0
+        (images, what, settings), wait = asked[-2:]
+        assert (images, what, wait) == (2, wanted, -1)
+        assert settings["split"] == "val"
+        assert (settings["address"], settings["port"]) == ("127.0.0.1", 5999)
+    assert cli.main(["explore", str(folder), "a/results.json", "b/results.json"]) == 1
+    assert "results: names a/results.json and b/results.json" in capsys.readouterr().err
