@@ -548,11 +548,16 @@ def require_same_training(folder: Path, manifest: dict[str, Any]) -> None:
     """Nothing where the folder's training is the one described, else RunError that says what differs."""
     # Through JSON, so that tuples and lists compare equal.
     old, new = read_manifest(folder), json.loads(json.dumps(manifest))
-    for part in ("model", "classes", "category_ids", "dataset", "options"):
+    for either in (old, new):
+        # Of the recipe what decides over the training; the rest may change from version to version.
+        recipe = either.get("recipe") or {}
+        decides = ("preprocessing", "train_transforms", "sampling", "optimizer")
+        either["recipe"] = {name: recipe.get(name) for name in decides}
+    for part in ("model", "classes", "category_ids", "dataset", "options", "recipe"):
         if old.get(part) != new[part]:
             if isinstance(new[part], dict):
                 names = [name for name in new[part] if old[part].get(name) != new[part][name]]
-                told = "; ".join(f"{n} was {old[part].get(n)!r}, is {new[part][n]!r}" for n in names)
+                told = "; ".join(f"{n} was {old[part].get(n)!r:.300}, is {new[part][n]!r:.300}" for n in names)
             else:
                 told = f"was {old[part]!r:.200}, is {new[part]!r:.200}"
             raise RunError(f"{folder}: cannot be resumed, its {part} differs: {told}")

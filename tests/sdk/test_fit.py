@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sdk.datasets import DatasetError, Shapes
-from sdk.datasets.transforms import Preprocessing
+from sdk.datasets.transforms import Flip, Preprocessing
 from sdk.evaluators.coco import CocoEvaluator
 from sdk.models.recipe import Optimizer
 from torch import nn
@@ -260,6 +260,11 @@ def test_a_taken_folder_and_another_training(tmp_path, shapes, tiny):
         sdk.fit(shapes, tiny(), out=out, workers=0, epochs=1, seed=1, resume="auto")
     with pytest.raises(RunError, match="dataset differs"):
         sdk.fit(Shapes(20, size=(64, 64)), tiny(), out=out, workers=0, epochs=1, resume="auto")
+    plain = replace(tiny().recipe, train_transforms=(Flip(),), document="elsewhere")
+    with pytest.raises(RunError, match=r"recipe differs: train_transforms was .*PhotometricDistortion.*, is .*Flip"):
+        sdk.fit(shapes, tiny(), recipe=plain, out=out, workers=0, epochs=1, resume="auto")
+    same = replace(tiny().recipe, document="elsewhere")
+    assert sdk.fit(shapes, tiny(), recipe=same, out=out, workers=0, epochs=1, resume="auto").folder == out
 
 
 def test_default_folders_are_numbered(tmp_path, shapes, tiny, monkeypatch):
