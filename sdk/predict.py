@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ def predict(
         if any(isinstance(s, Path) and s.parent.resolve() == folder.resolve() for s in sources):
             raise SdkError(f"{folder}: images are read from this folder; give another one for the pictures")
         folder.mkdir(parents=True, exist_ok=True)
+    names = picture_names(sources)
     found: list[Prediction] = []
     for start in range(0, len(sources), batch_size):
         part = sources[start : start + batch_size]
@@ -102,10 +104,20 @@ def predict(
             if draw or folder is not None:
                 drawn = draw_detections(image, detections, trained.classes, draw_threshold)
             if folder is not None and drawn is not None:
-                save_image(folder / f"{path.stem if path else f'{place:06d}'}.png", drawn)
+                save_image(folder / f"{names[place]}.png", drawn)
             fields = vars(detections)
             found.append(Prediction(**fields, classes=trained.classes, path=path, drawn=drawn if draw else None))
     return found[0] if single else found
+
+
+def picture_names(sources: Sequence[Any]) -> list[str]:
+    """What the pictures are called: the file's name, or the image's number; with a number where that is taken."""
+    names: dict[str, None] = {}
+    for place, source in enumerate(sources):
+        stem = source.stem if isinstance(source, Path) else f"{place:06d}"
+        numbered = (f"{stem}-{number}" for number in itertools.count(2))
+        names[next(name for name in itertools.chain([stem], numbered) if name not in names)] = None
+    return list(names)
 
 
 def detect(trained: Trained, images: Sequence[np.ndarray], tta: TTA | None = None) -> list[Detections]:

@@ -86,6 +86,12 @@ def test_drawing(run, tmp_path):
     assert not np.array_equal(found.drawn, image)
     assert (tmp_path / "drawn/000000.png").is_file()
     Image.fromarray(image).save(tmp_path / "a.png")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(image).save(tmp_path / name / "same.png")
+    same = [tmp_path / "a/same.png", tmp_path / "b/same.png", tmp_path / "a.png"]
+    sdk.predict(same, run, out=tmp_path / "several")
+    assert sorted(file.name for file in (tmp_path / "several").iterdir()) == ["a.png", "same-2.png", "same.png"]
     with pytest.raises(SdkError, match="images are read from this folder"):
         sdk.predict(tmp_path, run, out=tmp_path)
 
