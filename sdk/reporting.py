@@ -54,15 +54,21 @@ class Progress:
         told = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
         line = f"{title}  {step}/{self.total}  {rate * self.images_per_step:.1f} images/s  {left} left  {told}"
         if self.terminal:
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
-            print(f"\r{line[: width - 1]:<{width - 1}}", end="", file=sys.stderr, flush=True)
+            width = self._width()
+            print(f"\r{line[:width]:<{width}}", end="", file=sys.stderr, flush=True)
         else:
             say(line)
 
     def note(self, text: str) -> None:
         """A line that stays."""
         if self.shown:
-            say(f"\r{text}" if self.terminal else text)
+            # Over the whole of the line that was there.
+            say(f"\r{text:<{self._width()}}" if self.terminal else text)
+
+    @staticmethod
+    def _width() -> int:
+        # Terminals of containers and of `script` say that they have no columns.
+        return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
 
 
 def _clock(seconds: float) -> str:
