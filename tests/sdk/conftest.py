@@ -8,6 +8,7 @@ import pytest
 import torch
 from sdk.datasets import Shapes
 from sdk.datasets.transforms import Flip, PhotometricDistortion, Preprocessing, ScaleJitter
+from sdk.models.recipe import Optimizer
 from sdk.models.zoo.tiny import RETINANET, tiny_retinanet
 
 
@@ -29,7 +30,7 @@ def tiny():
             train_transforms=(ScaleJitter((64, 64), (0.8, 1.2)), Flip(), PhotometricDistortion()),
             images_per_device=4,
             schedule=replace(RETINANET.schedule, epochs=2),
-            **changes,
+            **{"optimizer": Optimizer(lr=0.02, clip_norm=10.0), "ema_decay": None, **changes},
         )
         return model
 

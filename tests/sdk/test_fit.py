@@ -30,6 +30,7 @@ from dataclasses import replace
 from functools import partial
 import torch, sdk
 from sdk.datasets.transforms import Flip, PhotometricDistortion, Preprocessing, ScaleJitter
+from sdk.models.recipe import Optimizer
 from sdk.models.zoo.tiny import RETINANET, tiny_retinanet
 
 if __name__ == "__main__":
@@ -39,7 +40,7 @@ if __name__ == "__main__":
     model.recipe = replace(
         RETINANET, preprocessing=Preprocessing(size=(64, 64)), images_per_device=2, ema_decay=0.9,
         train_transforms=(ScaleJitter((64, 64), (0.8, 1.2)), Flip(), PhotometricDistortion()),
-        schedule=replace(RETINANET.schedule, epochs=3),
+        schedule=replace(RETINANET.schedule, epochs=3), optimizer=Optimizer(lr=0.02, clip_norm=10.0),
     )
     sdk.fit(sdk.datasets.Shapes(24, size=(64, 64)), model, workers=2, out=sys.argv[1], resume="auto", save_every=5)
 """
@@ -319,9 +320,9 @@ def test_two_processes_train_together(tmp_path):
 
 @pytest.mark.long
 def test_a_small_detector_learns_shapes(tmp_path):
-    """Random weights, 200 drawings: shapes are found; AP50 was 0.40 on the validation split when this was written."""
+    """Random weights, 200 drawings: shapes are found; AP50 was 0.82 on the validation split when this was written."""
     shapes = Shapes(200)
     run = sdk.fit(shapes, "retinanet_tiny_shapes", out=tmp_path / "run")
     ap50 = sdk.evaluate(shapes.val, run)["bbox/AP50"]
     assert ap50 is not None
-    assert ap50 > 0.25
+    assert ap50 > 0.6
