@@ -24,6 +24,7 @@ from ..datasets.base import DetectionDataset
 from ..datasets.cityscapes import INSTANCES, PHOTO
 from ..datasets.errors import DatasetError
 from ..datasets.masks import encode
+from ..datasets.transforms.annotations import mask_boxes
 from ..models.structures import Detections
 from .analysis import BACKGROUND, FOREGROUND, Compared
 from .base import Counts, Report, Value
@@ -64,14 +65,6 @@ def average_precision(true: np.ndarray, false: np.ndarray, missed: int) -> float
     recall = np.append(tp / max(len(true) + missed, 1), 0.0)
     padded = np.concatenate([recall[:1], recall, [0.0]])
     return float(np.dot(precision, (padded[:-2] - padded[2:]) / 2))
-
-
-def bounds(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """(H, W) bool to the box around its pixels, x1, y1, x2, y2; zeros where there are none."""
-    if not mask.any():
-        return 0.0, 0.0, 0.0, 0.0
-    x, y = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    return float(x[0]), float(y[0]), float(x[-1] + 1), float(y[-1] + 1)
 
 
 class CityscapesEvaluator(CollectingEvaluator):
@@ -131,19 +124,19 @@ class CityscapesEvaluator(CollectingEvaluator):
             if len(files) != 1:
                 found = ", ".join(map(str, files)) or "none"
                 raise DatasetError("not one results file", file=folder, where=f"image {image_id}", found=found)
-            rows: list[tuple[float, ...]] = []
-            masks = []
+            rows: list[tuple[float, float]] = []
+            masks: list[np.ndarray] = []
             for number, line in enumerate(files[0].read_text().splitlines(), 1):
                 mask, category, score = self._read_line(files[0], number, line, row)
                 if category not in labels:
                     self._collected.leave_out(category)
                     continue
-                rows.append((labels[category], score, *bounds(mask)))
-                masks.append(torch.from_numpy(mask))
-            table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 6)
-            height, width = self.truth.sizes[row].tolist()
-            stacked = torch.stack(masks) if masks else torch.zeros(0, height, width, dtype=torch.bool)
-            yield image_id, Detections(table[:, 2:], table[:, 1], table[:, 0].long(), stacked)
+                rows.append((labels[category], score))
+                masks.append(mask)
+            table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 2)
+            stacked = np.stack(masks) if masks else np.zeros((0, *self.truth.sizes[row]), bool)
+            boxes = torch.from_numpy(mask_boxes(stacked)[0]).double()
+            yield image_id, Detections(boxes, table[:, 1], table[:, 0].long(), torch.from_numpy(stacked))
 
     def _read_line(self, file: Path, number: int, line: str, row: int) -> tuple[np.ndarray, int, float]:
         """(H, W) bool mask, label id and confidence."""

@@ -40,10 +40,9 @@ def explore(
     Args:
         dataset: a DetectionDataset; where it carries splits, ``val`` is shown, or ``split``.
         what: a Run or its folder, a detector, a weights file, a name of the zoo, a COCO results file (for every
-            protocol), a folder of the protocol's own text files (Pascal VOC, WIDER FACE,
-            Cityscapes), or the Detections of all
-            images; none shows the ground truth alone. A mapping from names to these compares several: each is a field
-            of that name.
+            protocol), a folder of the protocol's own text files (Pascal VOC, WIDER FACE, Cityscapes), or the
+            Detections of all images; none shows the ground truth alone. A mapping from names to these compares several:
+            each is a field of that name.
         protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own.
         name: of the FiftyOne dataset.
         batch_size, workers, device: as in ``sdk.evaluate``.
