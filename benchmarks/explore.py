@@ -74,9 +74,8 @@ def measure(folder: Path, annotations: Path, results: Path) -> None:
     os.environ["FIFTYONE_SHOW_PROGRESS_BARS"] = "false"
     os.environ["SDK_CACHE"] = str(folder / "cache")
     (folder / "database").mkdir()
-    from sdk.datasets import Coco
-
     import sdk
+    from sdk.datasets import Coco
     from sdk.fiftyone.starting import start
 
     print(f"{os.cpu_count()} cores, load at the start {os.getloadavg()[0]:.1f}")

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 import torchvision
+from torch import Tensor
+
 from sdk.ops import backend, reference
 from sdk.ops.carafe import carafe
 from sdk.ops.corner_pool import corner_pool
@@ -26,7 +28,6 @@ from sdk.ops.nms import batched_nms
 from sdk.ops.overlaps import pairwise_iou
 from sdk.ops.paste_masks import paste_and_encode
 from sdk.ops.soft_nms import batched_soft_nms
-from torch import Tensor
 
 TURNS = 5
 

@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..fiftyone.converting import from_fiftyone, to_fiftyone
+    from collections.abc import Callable
+
     from .base import DetectionDataset, ImageInfo
     from .cityscapes import Cityscapes
     from .coco import Coco
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from .voc import Voc
     from .wider_face import WiderFace
 
+    from_fiftyone: Callable[..., Any]
+    to_fiftyone: Callable[..., Any]
+
+# Of the room above.
+_FIFTYONE = ("from_fiftyone", "to_fiftyone")
 # Where each name is defined; modules are imported when a name is first used, so that `import sdk` stays quick.
 _HOMES = {
     "Cityscapes": "cityscapes",
@@ -44,13 +50,10 @@ _HOMES = {
     "Voc": "voc",
     "WiderFace": "wider_face",
     "concat": "combining",
-    # FiftyOne is imported by these alone.
-    "from_fiftyone": ".fiftyone.converting",
     "ignoring": "ignore_lists",
     "repeat": "combining",
     "split": "combining",
     "subset": "combining",
-    "to_fiftyone": ".fiftyone.converting",
 }
 
 __all__ = [
@@ -85,6 +88,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    if name in _FIFTYONE:
+        return import_module(".base", __name__).from_above("fiftyone.converting", name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -8,19 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from .base import ImageInfo
+from .base import ImageInfo, own_evaluator
 from .errors import DatasetError, DatasetWarning
-from .index import RLE, Annotations, Index, Ragged, columns_of
+from .index import RLE, Annotations, Index, Ragged
 from .masks import MixedMasks, PolygonMasks, RLEMasks
 from .reading import read_image, read_map
 from .sample import Masks, Sample
-
-if TYPE_CHECKING:
-    from ..evaluators.base import Evaluator
 
 OnFault = Literal["raise", "skip", "repair"]
 
@@ -166,40 +163,14 @@ class IndexedDataset:
             proposals=None if self.proposals is None else self.proposals[index][:, :4].astype(np.float32),
         )
 
-    def evaluator(self) -> Evaluator:
+    def evaluator(self) -> Any:
         """The dataset's own scoring protocol."""
-        return evaluator_for(self, self.protocol)
+        return own_evaluator(self)
 
     def __repr__(self) -> str:
         counts = f"{len(self):,} images, {len(self.annotations):,} annotations, {len(self.classes)} classes"
         others = f", splits {', '.join(self.splits)}" if self.splits else ""
         return f"{type(self).__name__}({counts}{others})"
-
-
-def evaluator_for(dataset: Any, protocol: str) -> Evaluator:
-    """The evaluator of a protocol for a dataset; masks are scored where the dataset has any."""
-    kinds = ("bbox",) if columns_of(dataset).segments is None else ("bbox", "segm")
-    if protocol == "coco":
-        from ..evaluators.coco import CocoEvaluator
-
-        return CocoEvaluator(dataset, kinds=kinds)
-    if protocol == "lvis":
-        from ..evaluators.lvis import LvisEvaluator
-
-        return LvisEvaluator(dataset, kinds=kinds)
-    if protocol == "voc":
-        from ..evaluators.voc import VocEvaluator
-
-        return VocEvaluator(dataset)
-    if protocol == "cityscapes":
-        from ..evaluators.cityscapes import CityscapesEvaluator
-
-        return CityscapesEvaluator(dataset)
-    if protocol == "wider_face":
-        from ..evaluators.wider_face import WiderFaceEvaluator
-
-        return WiderFaceEvaluator(dataset)
-    raise DatasetError("no such protocol", found=protocol, expected="coco, lvis, voc, cityscapes or wider_face")
 
 
 def masks_of(columns: Annotations, rows: np.ndarray, size: tuple[int, int]) -> Masks | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from .sample import Sample
-
-if TYPE_CHECKING:
-    from ..evaluators.base import Evaluator
 
 
 @dataclass(frozen=True)
@@ -52,4 +50,19 @@ class DetectionDataset(Protocol):
 
     def info(self, index: int) -> ImageInfo: ...
 
-    def evaluator(self) -> Evaluator: ...
+    def evaluator(self) -> Any:
+        """What scores it by its own protocol, an ``evaluators.base.Evaluator``."""
+        ...
+
+
+def from_above(module: str, name: str) -> Any:
+    """What a room above this one defines, looked up when it is first asked for.
+
+    Datasets know nothing of what stands on them but these names: their own evaluator, and the way to FiftyOne and back.
+    """
+    return getattr(import_module(f"..{module}", __package__), name)
+
+
+def own_evaluator(dataset: Any) -> Any:
+    """The evaluator of the protocol that a dataset of this room names."""
+    return from_above("evaluators.choosing", "evaluator_for")(dataset, dataset.protocol)

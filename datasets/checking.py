@@ -12,19 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from .adapter import evaluator_for
-from .base import DetectionDataset, ImageInfo
+from .base import DetectionDataset, ImageInfo, own_evaluator
 from .errors import DatasetError, Fault
 from .index import Annotations, read_columns
 from .reading import image_header, is_complete, read_bytes, read_image
 from .sample import Sample
-
-if TYPE_CHECKING:
-    from ..evaluators.base import Evaluator
 
 Mode = Literal["report", "raise", "skip", "repair"]
 # Boxes may end this far outside their image by rounding.
@@ -382,8 +378,8 @@ class Cleaned:
         rows = columns.rows(index)
         return replace(info, labels=columns.labels[rows][~columns.ignore[rows]])
 
-    def evaluator(self) -> Evaluator:
-        return evaluator_for(self, self.protocol)
+    def evaluator(self) -> Any:
+        return own_evaluator(self)
 
     def _kept_rows(self, columns: Annotations, image: int) -> np.ndarray:
         rows, (h, w) = columns.rows(image), columns.image_sizes[image]

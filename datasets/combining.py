@@ -7,18 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .adapter import evaluator_for
-from .base import DetectionDataset, ImageInfo
+from .base import DetectionDataset, ImageInfo, own_evaluator
 from .errors import DatasetError
 from .index import Annotations, columns_of, concatenate
 from .sample import Sample
-
-if TYPE_CHECKING:
-    from ..evaluators.base import Evaluator
 
 
 class Subset:
@@ -65,8 +61,8 @@ class Subset:
     def info(self, index: int) -> ImageInfo:
         return self.dataset.info(int(self.indices[index]))
 
-    def evaluator(self) -> Evaluator:
-        return evaluator_for(self, self.protocol)
+    def evaluator(self) -> Any:
+        return own_evaluator(self)
 
 
 class Concatenation:
@@ -128,8 +124,8 @@ class Concatenation:
         first = columns_of(self.datasets[0]).image_ids
         return len(first) == 0 or bool(self.annotations.image_ids[0] == first[0])
 
-    def evaluator(self) -> Evaluator:
-        return evaluator_for(self, self.protocol)
+    def evaluator(self) -> Any:
+        return own_evaluator(self)
 
     def __add__(self, other: DetectionDataset) -> Concatenation:
         return Concatenation([*self.datasets, other])

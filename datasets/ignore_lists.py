@@ -9,19 +9,15 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .adapter import evaluator_for
-from .base import DetectionDataset, ImageInfo
+from .base import DetectionDataset, ImageInfo, own_evaluator
 from .combining import Subset
 from .errors import DatasetError
 from .index import Annotations, columns_of
 from .sample import Sample
-
-if TYPE_CHECKING:
-    from ..evaluators.base import Evaluator
 
 
 class Ignoring:
@@ -82,8 +78,8 @@ class Ignoring:
         rows = self._rows(index)
         return replace(info, labels=self.annotations.labels[rows][~self.annotations.ignore[rows]])
 
-    def evaluator(self) -> Evaluator:
-        return evaluator_for(self, self.protocol)
+    def evaluator(self) -> Any:
+        return own_evaluator(self)
 
 
 def ignoring(dataset: DetectionDataset, path: str | os.PathLike) -> Ignoring:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -57,6 +57,20 @@ class Report:
 
     def __getitem__(self, name: str) -> float | None:
         return self.metrics[name].value
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values; a figure that does not exist is its reason."""
+
+        def figures(values: Mapping[str, Value]) -> dict[str, Any]:
+            return {name: value.reason if value.value is None else value.value for name, value in values.items()}
+
+        return {
+            "protocol": self.protocol,
+            "metrics": figures(self.metrics),
+            "counts": vars(self.counts),
+            "per_class": {name: figures(values) for name, values in self.per_class.items()},
+            "notes": list(self.notes),
+        }
 
 
 @runtime_checkable

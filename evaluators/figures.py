@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from .base import Value
+from .base import Report, Value
 from .matching import RECALL_LEVELS, Scored
 
 SIZE_WORDS = {"s": "small", "m": "medium", "l": "large"}
@@ -124,3 +126,26 @@ def explain(scored: Scored, kind: str) -> list[str]:
     if not len(scored.pairs):
         return [f"{kind}: no prediction matched: none overlaps any ground truth; are both in the same pixels?"]
     return [f"{kind}: no prediction matched at IoU {scored.thresholds.min():g} or more"]
+
+
+def curve_of(curve: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Recall, precision and score thresholds of a class's curve; of its first kind (``bbox/``, ``segm/``)."""
+    recall = next(name for name in curve if name.endswith("recall"))
+    kind = recall.removesuffix("recall")
+    return curve[recall], curve[f"{kind}precision"], curve[f"{kind}thresholds"]
+
+
+def with_best_thresholds(report: Report) -> Report:
+    """The report with the score, for each class that has a curve, at which precision and recall together are best.
+
+    Best is the highest F1, the harmonic mean of both, on the curve that the protocol draws.
+    """
+    per_class = {name: dict(figures) for name, figures in report.per_class.items()}
+    for name, curve in report.curves.items():
+        recall, precision, thresholds = curve_of(curve)
+        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+        if name not in per_class or not f1.max(initial=0) > 0:
+            continue
+        per_class[name]["best threshold"] = Value(float(thresholds[f1.argmax()]))
+        per_class[name]["F1 there"] = Value(float(f1.max()))
+    return replace(report, per_class=per_class)

@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch.nn.functional as F
+from torch import Tensor, nn
+
+import sdk
 from sdk.models import Detections, ImageBatch, Targets, find_recipe
 from sdk.models.dense.anchor_targets import anchor_losses
 from sdk.models.dense.head import all_by_prior, by_prior, feature_sizes
@@ -24,9 +27,6 @@ from sdk.models.necks.fpn import FPN
 from sdk.models.settings import DenseTest
 from sdk.models.zoo.tiny import STRIDES, small_resnet
 from sdk.ops.overlaps import elementwise_iou
-from torch import Tensor, nn
-
-import sdk
 
 CLASS_SHARE = 0.5
 """alpha in equation 4: how much of a score comes from the class."""

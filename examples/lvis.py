@@ -11,9 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sdk.datasets.sampling import RepeatFactor
-
 import sdk
+from sdk.datasets.sampling import RepeatFactor
 
 
 def main(arguments: list[str] | None = None) -> float | None:

@@ -6,10 +6,10 @@ import argparse
 
 import cv2
 import numpy as np
-from sdk.datasets import ImageInfo, Sample
-from sdk.evaluators.coco import CocoEvaluator
 
 import sdk
+from sdk.datasets import ImageInfo, Sample
+from sdk.evaluators.coco import CocoEvaluator
 
 
 class Balls:

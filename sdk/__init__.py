@@ -6,20 +6,18 @@ The verbs (``fit``, ``evaluate``, ``predict``, ``explore``, ``check``, ``doctor`
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import datasets, evaluators, models, ops
-    from .check import check
-    from .checkpoint import Run
-    from .doctor import doctor
-    from .evaluate import evaluate
-    from .explore import explore
-    from .fit import fit
-    from .predict import predict
+    from .results.run import Run
+    from .verbs.check import check
+    from .verbs.doctor import doctor
+    from .verbs.evaluate import evaluate
+    from .verbs.explore import explore
+    from .verbs.fit import fit
+    from .verbs.predict import predict
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,40 +34,25 @@ __all__ = [
     "predict",
 ]
 
-
-class _Verb:
-    """Gives the function that a submodule of the same name defines.
-
-    The import system binds ``sdk.fit`` to the module once anything imports it; as a data descriptor this wins over
-    that binding, so ``sdk.fit`` is the function at all times.
-    """
-
-    def __init__(self, module: str, name: str) -> None:
-        self.module, self.name = module, name
-
-    def __get__(self, package: ModuleType | None, owner: type) -> Any:
-        return self if package is None else getattr(import_module(f"{__name__}.{self.module}"), self.name)
-
-    def __set__(self, package: ModuleType, value: object) -> None:
-        """Leaves the verb in place when the import system binds the submodule."""
+# Where each name of the face is defined; rooms are modules themselves.
+_HOMES = {
+    "Run": "results.run",
+    "check": "verbs.check",
+    "doctor": "verbs.doctor",
+    "evaluate": "verbs.evaluate",
+    "explore": "verbs.explore",
+    "fit": "verbs.fit",
+    "predict": "verbs.predict",
+}
 
 
-class _Package(ModuleType):
-    fit = _Verb("fit", "fit")
-    evaluate = _Verb("evaluate", "evaluate")
-    predict = _Verb("predict", "predict")
-    explore = _Verb("explore", "explore")
-    check = _Verb("check", "check")
-    doctor = _Verb("doctor", "doctor")
-    Run = _Verb("checkpoint", "Run")
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("datasets", "models", "ops", "evaluators"):
-            return import_module(f"{self.__name__}.{name}")
-        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    if name in __all__:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -165,7 +165,7 @@ def _fit(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from . import evaluate
     from .opening import open_dataset
-    from .reporting import as_text
+    from .reports.text import as_text
 
     report = evaluate(
         open_dataset(options.dataset),
@@ -252,10 +252,11 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _zoo(options: argparse.Namespace) -> int:
-    from . import Run, zoo
+    from . import Run
     from .errors import SdkError
     from .models.zoo import recipes
-    from .reporting import table
+    from .reports.text import table
+    from .verbs import zoo
 
     if options.what[:1] == ["export"]:
         if len(options.what) != 3:

@@ -1,4 +1,4 @@
-"""From the text of a command line to a dataset."""
+"""What a dataset argument may be: text to a dataset, and of several splits the one that is meant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from . import datasets
 from .datasets.adapter import OnFault
+from .datasets.base import DetectionDataset
 from .errors import SdkError
+from .reports.progress import say
 
 KINDS = ("coco", "lvis", "voc", "cityscapes", "wider_face", "deepfashion", "shapes")
 
@@ -67,3 +69,38 @@ def recognized(folder: Path) -> str:
         return found[0]
     what = f"looks like {' and '.join(found)}" if found else "has no layout that is known here"
     raise SdkError(f"{folder}: {what}; say which with one of {', '.join(KINDS)} before a colon, such as coco:{folder}")
+
+
+def carries_splits(dataset: Any) -> bool:
+    """Whether this is a dataset as a whole, opened on a folder with several splits, and not one of its splits."""
+    train = getattr(dataset, "train", None)
+    return train is not None and (train is dataset or not hasattr(dataset, "__getitem__"))
+
+
+def scored_split(dataset: Any, split: str | None = None) -> DetectionDataset:
+    """The split that is asked for; else ``val`` of a dataset that carries splits, said aloud; else the dataset itself.
+
+    Raises:
+        SdkError: when the dataset has no such split.
+    """
+    if split is not None:
+        chosen = getattr(dataset, split, None)
+        if chosen is None:
+            has = [name for name in ("train", "val", "test") if getattr(dataset, name, None) is not None]
+            raise SdkError(
+                f"the dataset has no split {split!r}; expected {' or '.join(has) or 'none, it has no splits'}"
+            )
+        return chosen
+    if not carries_splits(dataset) or getattr(dataset, "val", None) is None:
+        return dataset
+    say(f"of the dataset's splits, val is taken ({len(dataset.val)} images)")
+    return dataset.val
+
+
+def training_splits(
+    dataset: Any, validation: DetectionDataset | None
+) -> tuple[DetectionDataset, DetectionDataset | None]:
+    """What is learnt from and what is scored: ``train`` and ``val`` of a dataset that carries splits."""
+    if not carries_splits(dataset):
+        return dataset, validation
+    return dataset.train, dataset.val if validation is None else validation

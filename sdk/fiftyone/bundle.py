@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import write_json
 from ..datasets.base import DetectionDataset
 from ..datasets.coco import Coco
 from ..errors import SdkError
-from ..evaluate import scored_split
 from ..evaluators.analysis import ERRORS, ErrorBreakdown, error_breakdown
 from ..evaluators.matching import Matches
-from ..reporting import as_json, say
+from ..opening import scored_split
+from ..reports.progress import say
+from ..results.files import write_json
+from .app import open_app
 from .exporting import as_coco
 from .predictions import Predictions, predictions_of
 from .report import write_html
@@ -70,7 +71,7 @@ def save_bundle(
             "protocol": protocol or getattr(shown, "protocol", "coco"),
             "classes": [str(c) for c in shown.classes],
             "images": os.path.commonpath([os.path.dirname(i["file_name"]) for i in truth["images"]] or ["/"]),
-            "report": as_json(report),
+            "report": report.to_dict(),
         },
     )
     page = write_html(target / REPORT, shown, found, report, compared, breakdown)
@@ -168,10 +169,8 @@ def main() -> None:
     parser.add_argument("--images", help="where the images lie on this machine")
     parser.add_argument("--port", type=int, default=5151)
     options = parser.parse_args()
-    from ..explore import explore
-
     dataset, predictions = open_bundle(options.folder, options.images)
-    explore(dataset, predictions, port=options.port, wait=True)
+    open_app(dataset, predictions, port=options.port, wait=True)
 
 
 if __name__ == "__main__":

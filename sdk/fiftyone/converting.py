@@ -17,7 +17,8 @@ from ..datasets.errors import DatasetError
 from ..datasets.index import NO_SEGMENT, Annotations, Builder, Index, Ragged, cache_folder, columns_of
 from ..errors import SdkError
 from ..evaluators.matching import COCO_AREAS
-from ..reporting import save_image, say
+from ..reports.pictures import save_image
+from ..reports.progress import say
 from .labels import box_of, counts_of, to_label
 from .starting import start
 

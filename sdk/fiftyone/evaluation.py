@@ -19,12 +19,12 @@ from fiftyone.utils.eval.detection import DetectionEvaluation, DetectionEvaluati
 
 from ..datasets.masks import decode
 from ..errors import SdkError
-from ..evaluate import fitting_evaluator
 from ..evaluators.analysis import ERRORS, error_breakdown
 from ..evaluators.base import Evaluator, Report
+from ..evaluators.figures import curve_of
 from ..evaluators.matching import RECALL_LEVELS, Matches
+from ..inference.scoring import fitting_evaluator
 from ..models.structures import Detections
-from ..reporting import curve_of
 from .converting import FiftyOneDataset, from_fiftyone
 from .labels import box_of, counts_of
 from .mistakes import likely_mistakes

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import write_json
 from ..datasets.base import DetectionDataset
 from ..datasets.index import NO_SEGMENT, POLYGONS, columns_of
 from ..errors import SdkError
+from ..results.files import write_json
 from .converting import GROUND_TRUTH, from_fiftyone, image_paths, image_size
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import __version__
-from ..checkpoint import write_bytes
+from ..results.files import write_bytes
 from .starting import start
 
 NAME = "sdk"

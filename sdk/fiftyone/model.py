@@ -8,9 +8,9 @@ import fiftyone as fo
 import numpy as np
 from fiftyone.core.models import Model
 
-from ..checkpoint import load
 from ..evaluators.collecting import encode_masks
-from ..predict import detect
+from ..inference.running import detect
+from ..results.run import load
 from .labels import to_label
 
 

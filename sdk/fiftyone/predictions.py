@@ -15,21 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Run, load, require_fitting
 from ..datasets.base import DetectionDataset
 from ..datasets.masks import check_rle
 from ..errors import SdkError
-from ..evaluate import (
-    are_predictions,
-    collect,
-    default_workers,
-    fitting_evaluator,
-    read_predictions,
-    single_device,
-)
 from ..evaluators.base import Evaluator
 from ..evaluators.collecting import encode_masks
+from ..inference.running import default_workers, single_device
+from ..inference.scoring import are_predictions, collect, fitting_evaluator, read_predictions
 from ..models.structures import Detections
+from ..results.run import Run, load, require_fitting
 from .labels import to_label
 
 

@@ -11,15 +11,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..checkpoint import write_bytes
 from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
 from ..datasets.index import columns_of
-from ..drawing import draw_boxes
 from ..evaluators.analysis import ERRORS, Compared, ErrorBreakdown, confusion_matrix
 from ..evaluators.base import Report
 from ..evaluators.matching import Matches
-from ..reporting import draw_confusion, draw_precision_recall, save_image, write_report
+from ..reports.curves import draw_confusion, draw_precision_recall
+from ..reports.drawing import draw_boxes
+from ..reports.page import write_report
+from ..reports.pictures import save_image
+from ..results.files import write_bytes
 from .predictions import Predictions
 
 TILE = 220

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import nn
+
 from sdk.models.backbones.darknet import Darknet
 from sdk.models.backbones.detectors_resnet import DetectoRSResNet
 from sdk.models.backbones.hourglass import HourglassNet
@@ -17,7 +19,6 @@ from sdk.models.recipe import Recipe
 from sdk.models.settings import ProposalSettings
 from sdk.models.structures import ImageBatch, Targets
 from sdk.models.zoo import recipes
-from torch import nn
 
 SMALL_RESNET = partial(ResNet, 18, frozen_stages=-1, norm_eval=False, base_channels=16)
 # What stands in for the backbone of a recipe, with outputs of the same strides.

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from sdk.models.backbones.resnet import ResNet
 from small_detectors import batch, representatives, small_detector
+
+from sdk.models.backbones.resnet import ResNet
 
 REPRESENTATIVES = representatives()
 QUICK = {

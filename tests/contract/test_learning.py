@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sdk.datasets import Shapes
-from sdk.evaluators.coco import CocoEvaluator
 from small_detectors import OWN_BACKBONE, backbone_of, image_size, representatives, small_detector
 
-from sdk.batching import Collate
+from sdk.datasets import Shapes
+from sdk.evaluators.coco import CocoEvaluator
+from sdk.inference.batching import Collate
 
 STEPS, BATCH = 200, 2
 REPRESENTATIVES = representatives()

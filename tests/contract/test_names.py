@@ -5,9 +5,9 @@ import json
 
 import pytest
 import torch
-from sdk.models.zoo import recipes
 
 from sdk import models
+from sdk.models.zoo import recipes
 
 
 @pytest.fixture(scope="module")

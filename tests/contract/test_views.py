@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from small_detectors import batch, representatives, small_detector
+
 from sdk.models.structures import ImageBatch
 from sdk.models.tta import predict_views
-from small_detectors import batch, representatives, small_detector
 
 REPRESENTATIVES = representatives()
 QUICK = {

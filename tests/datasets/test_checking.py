@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from coco_files import tiny_coco, write_coco
 from PIL import Image
+
 from sdk.datasets import Coco, DatasetError, ImageInfo, Sample, Voc
 from sdk.datasets.checking import check
 from sdk.datasets.errors import DatasetWarning

@@ -3,6 +3,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+
 from sdk.datasets import Cityscapes, DatasetError
 from sdk.datasets.cityscapes import CLASSES, draw_polygons
 from sdk.datasets.errors import DatasetWarning

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from coco_files import tiny_coco, write_coco
 from pycocotools.coco import COCO
+
 from sdk.datasets import Coco, DatasetError
 from sdk.datasets.errors import DatasetWarning
 

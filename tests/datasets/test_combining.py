@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from coco_files import tiny_coco, write_coco
+
 from sdk.datasets import Coco, DatasetError, DetectionDataset, Shapes, concat, repeat, split, subset
 from sdk.datasets.index import read_columns
 

@@ -3,6 +3,7 @@ import json
 import cv2
 import numpy as np
 from pycocotools.coco import COCO
+
 from sdk.datasets import DeepFashion
 from sdk.datasets.deepfashion import CLASSES
 

@@ -6,6 +6,7 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+
 from sdk.datasets import DatasetError
 from sdk.datasets.download import SOURCES, Archive, Source, download, fetch, unpack
 

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+
 from sdk.datasets import Coco, DatasetError, DetectionDataset, WiderFace, concat, ignoring, subset
 from sdk.datasets.ignore_lists import Ignoring
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coco_files import tiny_coco, write_coco
+
 from sdk.datasets import Coco, Shapes
 from sdk.datasets.errors import DatasetError
 from sdk.datasets.index import cache_folder, columns_of, concatenate, read_columns

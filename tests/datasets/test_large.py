@@ -7,6 +7,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+
 from sdk.datasets import Loader, Lvis
 from sdk.datasets.sampling import RepeatFactor
 

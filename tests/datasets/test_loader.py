@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from coco_files import tiny_coco, write_coco
+
 from sdk.datasets import Coco, DatasetError, Loader, Shapes
 from sdk.datasets.sampling import RepeatFactor
 

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+
 from sdk.datasets import DatasetError, Lvis
 from sdk.datasets.errors import DatasetWarning
 

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as oracle
+
 from sdk.datasets import DatasetError
 from sdk.datasets.masks import (
     BitMasks,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from sdk.datasets import Cityscapes, Coco, DatasetError, DeepFashion, Lvis, Voc, WiderFace
 from sdk.datasets.checking import check
 

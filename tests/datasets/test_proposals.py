@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+
 from sdk.datasets import Coco, DatasetError
 from sdk.datasets.errors import DatasetWarning
 from sdk.datasets.proposals import read_proposals

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from sdk.datasets import DatasetError, Lvis, Shapes
 from sdk.datasets.sampling import (
     ClassBalanced,

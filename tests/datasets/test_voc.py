@@ -2,6 +2,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+
 from sdk.datasets import DatasetError, Voc
 from sdk.datasets.errors import DatasetWarning
 

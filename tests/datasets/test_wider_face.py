@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from scipy.io import loadmat
+
 from sdk.datasets import DatasetError, WiderFace
 from sdk.datasets.errors import DatasetWarning
 from sdk.datasets.wider_face import read_list

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
 from sdk.datasets.base import ImageInfo
 from sdk.datasets.index import Annotations, Builder, Ragged
 from sdk.datasets.masks import check_rle

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from oracles import dataset_of
+
 from sdk.evaluators.analysis import ERRORS, confusion_matrix, error_breakdown
 from sdk.evaluators.cityscapes import CityscapesEvaluator
 from sdk.evaluators.coco import CocoEvaluator

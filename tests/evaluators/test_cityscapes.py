@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from oracles import ColumnDataset
+from torchvision.ops import masks_to_boxes
+
 from sdk.datasets import DatasetError
 from sdk.datasets.base import ImageInfo
 from sdk.datasets.cityscapes import CLASSES, read_maps
 from sdk.evaluators.base import Evaluator
 from sdk.evaluators.cityscapes import CityscapesEvaluator
 from sdk.models.structures import Detections
-from torchvision.ops import masks_to_boxes
 
 ENDS = torch.tensor([0.0, 0.0, 1.0, 1.0])
 """Ours end beyond the last pixel, torchvision's on it."""

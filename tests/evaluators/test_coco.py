@@ -10,6 +10,7 @@ import pycocotools.mask as coco_mask
 import pytest
 import torch
 from oracles import COCO_FIGURES, dataset_of, official_coco
+
 from sdk.datasets.errors import DatasetError
 from sdk.evaluators.base import Evaluator
 from sdk.evaluators.coco import CocoEvaluator

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from oracles import dataset_of, official_lvis
+
 from sdk.datasets.errors import DatasetError
 from sdk.evaluators.base import Evaluator
 from sdk.evaluators.lvis import LvisEvaluator

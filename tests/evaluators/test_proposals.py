@@ -12,6 +12,7 @@ import torch
 from oracles import dataset_of
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
 from sdk.evaluators.proposals import COUNTS, ProposalEvaluator
 from sdk.models.structures import Proposals
 

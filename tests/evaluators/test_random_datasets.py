@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles import COCO_FIGURES, dataset_of, official_coco, official_lvis
+
 from sdk.evaluators.coco import CocoEvaluator
 from sdk.evaluators.lvis import LvisEvaluator
 

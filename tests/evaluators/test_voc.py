@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+
 from sdk.datasets.voc import Voc
 from sdk.evaluators.voc import VocEvaluator
 from sdk.models.structures import Detections

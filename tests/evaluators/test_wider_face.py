@@ -7,6 +7,7 @@ import tarfile
 import pytest
 from oracles import ColumnDataset
 from scipy.io import loadmat
+
 from sdk.datasets.errors import DatasetError
 from sdk.datasets.index import Builder
 from sdk.evaluators.base import Evaluator

@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 import torch
 from plain_boxes import Box, centre_and_size, iou, random_boxes
+from torch import Tensor
+from torchvision.ops import roi_align
+
 from sdk.models.coders import DeltaCoder
 from sdk.models.losses import SmoothL1Loss
 from sdk.models.methods.cascade_rcnn import STAGE_STDS
 from sdk.models.roi.box_head import BoxHead
 from sdk.models.structures import ImageBatch, Targets
-from torch import Tensor
-from torchvision.ops import roi_align
 
 
 class Region(NamedTuple):

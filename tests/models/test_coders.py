@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from plain_boxes import centre_and_size, random_boxes
+
 from sdk.models.boxes import box_centres
 from sdk.models.coders import DeltaCoder, DistanceCoder, TBLRCoder
 from sdk.models.methods.legacy import LegacyDeltaCoder

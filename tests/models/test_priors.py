@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from plain_boxes import centre_and_size
+
 from sdk.models.methods.legacy import legacy_anchors
 from sdk.models.priors import AnchorGrid, anchor_grid, base_anchors, grid_points, octave_scales
 

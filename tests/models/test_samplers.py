@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from sdk.models.assigners import BACKGROUND, IGNORED, Assignment
 from sdk.models.samplers import AllSampler, BalancedSampler, OHEMSampler, RandomSampler, ranks_in_groups
 

@@ -8,6 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
 from sdk.models.boxes import to_batch_frame, to_output_frame
 from sdk.models.detectors.base import Candidates
 from sdk.models.roi.masks import RegionMasks
@@ -15,8 +18,6 @@ from sdk.models.settings import CornerTest, DenseTest, RoITest, SetTest, SoftNMS
 from sdk.models.structures import Detections, ImageBatch
 from sdk.models.tta import TTA, predict_views
 from sdk.ops.paste_masks import paste_masks
-from torch import Tensor, nn
-from torchvision.ops import box_iou
 
 SIZES = [(20, 30), (16, 24)]
 # In each image, objects as x1, y1, x2, y2. An object's class is its channel; its mask is the brighter quarter of it.

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from sdk.ops import reference
 from sdk.ops.corner_pool import DIRECTIONS
 from sdk.ops.overlaps import KINDS
-from torch import Tensor
 
 Change = Callable[[list, random.Random], None]
 

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 import torchvision
 from op_cases import boxes, rand
 from pycocotools import mask as coco
+from torch import Tensor
+
 from sdk.ops import backend
 from sdk.ops.carafe import carafe
 from sdk.ops.corner_pool import corner_pool
@@ -23,7 +25,6 @@ from sdk.ops.nms import batched_nms, nms
 from sdk.ops.overlaps import elementwise_iou, pairwise_iou
 from sdk.ops.paste_masks import paste_and_encode, paste_masks
 from sdk.ops.soft_nms import batched_soft_nms, soft_nms
-from torch import Tensor
 
 FLOAT = torch.float32
 

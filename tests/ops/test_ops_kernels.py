@@ -7,8 +7,9 @@ import random
 import pytest
 import torch
 from op_cases import CASES, IDS, Case, broken, strided
-from sdk.ops import backend
 from torch import Tensor
+
+from sdk.ops import backend
 
 pytestmark = pytest.mark.skipif(not backend.LOADED, reason=f"native ops: {backend.REASON}")
 CUDA = pytest.param(

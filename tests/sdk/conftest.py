@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from sdk.datasets import Shapes
 from sdk.datasets.transforms import Flip, PhotometricDistortion, Preprocessing, ScaleJitter
 from sdk.models.recipe import Optimizer

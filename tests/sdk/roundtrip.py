@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from pycocotools import mask as coco_mask
+
 from sdk.datasets.index import NO_SEGMENT, columns_of
 
 

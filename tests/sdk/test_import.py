@@ -32,8 +32,8 @@ def test_fit_imports_no_optional_package():
 @pytest.mark.parametrize(
     "code",
     [
-        "import sdk; import sdk.fit; import sdk.evaluate; import sdk.predict",
-        "from sdk.fit import fit; import sdk; import importlib; importlib.reload(sdk)",
+        "import sdk.verbs.fit; import sdk.verbs.evaluate; import sdk.verbs.predict",
+        "from sdk.verbs.fit import fit; import sdk; import importlib; importlib.reload(sdk)",
     ],
 )
 def test_verbs_are_functions_whatever_was_imported(code):

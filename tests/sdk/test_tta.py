@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sdk.datasets import Shapes
-from sdk.models import TTA
 
 import sdk
 from sdk import cli, models
+from sdk.datasets import Shapes
+from sdk.models import TTA
 
 NAMES = ("retinanet_tiny_shapes", "mask_rcnn_tiny_shapes", "fcos_tiny")
 FLIP = TTA(flips=("horizontal",))

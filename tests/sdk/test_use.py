@@ -10,15 +10,16 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from sdk.datasets import DatasetError, Shapes
-from sdk.evaluators.base import Counts, Report, Value
 
 import sdk
 from sdk import cli
-from sdk.checkpoint import load_training_state, load_weights
+from sdk.datasets import DatasetError, Shapes
 from sdk.errors import RunError, SdkError
-from sdk.evaluate import with_best_thresholds
+from sdk.evaluators.base import Counts, Report, Value
+from sdk.evaluators.figures import with_best_thresholds
 from sdk.opening import open_dataset
+from sdk.results.state import load_training_state
+from sdk.results.weights import load_weights
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sdk.datasets.transforms import Albumentations, Flip
 from traced import assert_follows, assert_tight, copied, sources, traced_sample
+
+from sdk.datasets.transforms import Albumentations, Flip
 
 A = pytest.importorskip("albumentations")
 

@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given
+from traced import Scripted, assert_tight, traced_sample, traced_samples
+
 from sdk.datasets.masks import BitMasks
 from sdk.datasets.transforms import BoxesFromMasks, DropSmallBoxes, Flip, OneOf, Resize, TopProposals
-from traced import Scripted, assert_tight, traced_sample, traced_samples
 
 RNG = np.random.default_rng(0)
 

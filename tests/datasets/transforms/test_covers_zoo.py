@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from published_steps import LOADING, STEPS, express_test, express_train
+
 from sdk.datasets.masks import BitMasks
 from sdk.datasets.sample import Sample
 from sdk.datasets.transforms import InstaBoost, OneOf, Resize

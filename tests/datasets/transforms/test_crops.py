@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdk.datasets.transforms import CenterCropPad, Expand, Flip, MinIoUCrop, RandomCrop
 from traced import assert_follows, assert_tight, copied, sources, traced_sample, traced_samples
+
+from sdk.datasets.transforms import CenterCropPad, Expand, Flip, MinIoUCrop, RandomCrop
 
 SEEDS = st.integers(0, 2**32 - 1)
 

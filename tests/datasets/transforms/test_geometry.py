@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdk.datasets.transforms import Expand, Flip, PadTo, PadToMultiple, Resize, ScaleJitter, Shift
 from traced import assert_follows, assert_tight, copied, sources, traced_sample, traced_samples
+
+from sdk.datasets.transforms import Expand, Flip, PadTo, PadToMultiple, Resize, ScaleJitter, Shift
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -3,9 +3,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from traced import assert_tight, copied, traced_sample
+
 from sdk.datasets.masks import BitMasks
 from sdk.datasets.transforms import InstaBoost
-from traced import assert_tight, copied, traced_sample
 
 pytest.importorskip("instaboostfast")
 ALWAYS = InstaBoost(1.0, color_probability=0.0)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from traced import INSIDE, assert_tight, copied, traced_sample
+
 from sdk.datasets.masks import BitMasks, PolygonMasks
 from sdk.datasets.transforms import Mosaic
-from traced import INSIDE, assert_tight, copied, traced_sample
 
 
 def numbered(count, h=100, w=100, kind=BitMasks):

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sdk.datasets.transforms import PhotometricDistortion
 from traced import Scripted, traced_sample
+
+from sdk.datasets.transforms import PhotometricDistortion
 
 
 def distorted(image, flags, positions, order, transform):

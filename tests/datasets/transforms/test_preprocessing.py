@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sdk.datasets.transforms import Preprocessing
 from sdk.datasets.transforms.preprocessing import fitted_size
 

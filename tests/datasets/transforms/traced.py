@@ -5,6 +5,7 @@ Shape letters: H x W pixels of the image, N objects.
 
 import numpy as np
 from hypothesis import strategies as st
+
 from sdk.datasets.masks import BitMasks, PolygonMasks
 from sdk.datasets.sample import Sample
 

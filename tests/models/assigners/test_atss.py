@@ -8,6 +8,7 @@ import statistics
 import pytest
 import torch
 from plain_boxes import iou
+
 from sdk.models.assigners import BACKGROUND, ATSSAssigner
 from sdk.models.priors import anchor_grid
 

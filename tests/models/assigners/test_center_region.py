@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from sdk.models.assigners import BACKGROUND, IGNORED, CenterRegionAssigner
 
 

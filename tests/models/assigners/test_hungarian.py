@@ -4,11 +4,12 @@ from itertools import permutations
 
 import pytest
 import torch
+from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
+
 from sdk.models.assigners.base import BACKGROUND
 from sdk.models.assigners.hungarian import HungarianMatcher, focal_cost, softmax_cost
 from sdk.models.boxes import xyxy_to_cxcywh
 from sdk.models.structures import Targets
-from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 
 
 def random_boxes(count: int, size: float = 60.0) -> torch.Tensor:

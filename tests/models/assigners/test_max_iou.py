@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from plain_boxes import area, intersection, iou, random_boxes
+
 from sdk.models.assigners import BACKGROUND, IGNORED, MaxIoUAssigner
 from sdk.models.assigners.approx_max_iou import ApproxMaxIoUAssigner
 

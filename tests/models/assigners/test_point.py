@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from sdk.models.assigners import BACKGROUND, PointAssigner
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from plain_boxes import centre_and_size, iou, random_boxes
+
 from sdk.models.assigners import BACKGROUND, IGNORED
 from sdk.models.assigners.uniform import UniformAssigner
 

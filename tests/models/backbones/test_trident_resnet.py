@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+
 from sdk.models.backbones.trident_resnet import TridentConv2d, TridentResNet
 from sdk.models.layers import FROZEN_BN
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from plain_boxes import giou, iou
+
 from sdk.models.assigners import BACKGROUND, MaxIoUAssigner
 from sdk.models.coders import DeltaCoder
 from sdk.models.dense.anchor_targets import anchor_losses, anchor_targets, batch_objects, inside_image

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torchvision.ops import box_iou
+
 from sdk.models.boxes import clip_boxes
 from sdk.models.dense.postprocess import dense_detections
 from sdk.models.settings import DenseTest
 from sdk.models.structures import ImageBatch
-from torchvision.ops import box_iou
 
 
 def by_hand(scores, codes, priors, size, scale, test, factors):

@@ -9,6 +9,7 @@ import math
 
 import pytest
 import torch
+
 from sdk.models.layers.context_block import ContextBlock
 from sdk.models.layers.generalized_attention import GeneralizedAttention
 

@@ -10,6 +10,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from sdk.models.layers import BN, GN, ConvModule
 from sdk.models.layers.carafe import CARAFE
 from sdk.models.layers.deform import DeformConv2d, FeatureAdaption, ModulatedDeformConv2d
@@ -17,7 +19,6 @@ from sdk.models.layers.init import bias_for_prior, init_kaiming, init_normal, in
 from sdk.models.layers.norm import FROZEN_BN, Norm
 from sdk.models.layers.scale import Scale
 from sdk.models.layers.weight_standardization import WSConv2d
-from torch import nn
 
 
 def test_standardized_weights():

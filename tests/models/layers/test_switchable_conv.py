@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from sdk.models.layers.switchable_conv import AWSConv2d, SwitchableConv2d
 from torch import nn
+
+from sdk.models.layers.switchable_conv import AWSConv2d, SwitchableConv2d
 
 
 def test_plain_weights_compute_what_they_did_before() -> None:

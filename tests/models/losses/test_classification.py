@@ -9,6 +9,7 @@ import math
 
 import pytest
 import torch
+
 from sdk.models.losses import BinaryCrossEntropy, CrossEntropy, FocalLoss, soft_binary_cross_entropy
 
 LABELS = [0, 3, 2, 3, 1, 1]

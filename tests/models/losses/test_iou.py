@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from plain_boxes import centre_and_size, giou, iou, random_boxes
+
 from sdk.models.losses import BoundedIoULoss, CIoULoss, DIoULoss, GIoULoss, IoULoss
 
 PRED = random_boxes(40, seed=0, extent=30, least=5, most=40)

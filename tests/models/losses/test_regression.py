@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from sdk.models.losses import BalancedL1Loss, L1Loss, SmoothL1Loss
 
 CODES = {

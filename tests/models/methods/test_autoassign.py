@@ -10,6 +10,7 @@ import math
 import pytest
 import torch
 from plain_boxes import giou, iou
+
 from sdk.models.dense.points import level_points
 from sdk.models.methods.autoassign import AutoAssignHead, CenterPrior
 from sdk.models.methods.fcos import STRIDES

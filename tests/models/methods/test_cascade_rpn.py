@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from sdk.models.methods.cascade_rpn import AdaptiveConv, CascadeRPNHead
 from sdk.models.settings import ProposalSettings
 from sdk.models.structures import ImageBatch, Targets

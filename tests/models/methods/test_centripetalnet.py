@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torchvision.ops import box_iou
+
 from sdk.models.dense.corners import corner_targets, objects_on_map
 from sdk.models.methods.centripetalnet import CentripetalHead, centres_agree
 from sdk.models.settings import CornerTest
 from sdk.models.structures import ImageBatch, Targets
-from torchvision.ops import box_iou
 
 
 def agrees(box: list[float], between: list[float], threshold: float) -> bool:

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torchvision.ops import box_iou
+
 from sdk.models.dense.corners import (
     Objects,
     corner_targets,
@@ -18,7 +20,6 @@ from sdk.models.methods.cornernet import CornerHead
 from sdk.models.settings import CornerTest
 from sdk.models.structures import ImageBatch, Targets
 from sdk.models.tta import predict_views
-from torchvision.ops import box_iou
 
 
 @pytest.mark.parametrize("size", [(20.0, 30.0), (7.0, 7.0), (3.0, 90.0)])

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+
 from sdk.models.backbones.resnet import ResNet
 from sdk.models.detectors.set_prediction import SetDetector
 from sdk.models.methods.deformable_detr import DeformableDETRHead, deformable_detr, lay_out, shifted

@@ -5,12 +5,13 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.ops import generalized_box_iou
+
 from sdk.models.backbones.resnet import ResNet
 from sdk.models.detectors.set_prediction import SetDetector, SetOutputs
 from sdk.models.methods.detr import DETRHead, detr
 from sdk.models.structures import ImageBatch, Targets
 from sdk.models.weights.layouts import to_current
-from torchvision.ops import generalized_box_iou
 
 SMALL = partial(ResNet, 18, out_stages=(3,), base_channels=8)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from sdk.models.methods.dynamic_rcnn import DynamicRoIHead
 from sdk.models.roi.box_head import BoxHead
 from sdk.models.structures import Targets

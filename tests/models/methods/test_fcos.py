@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from sdk.models.dense.points import centerness_of
 from sdk.models.methods.fcos import point_targets
 from sdk.models.structures import Targets

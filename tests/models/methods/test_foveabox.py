@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+
 from sdk.models.methods.foveabox import RANGES, STRIDES, UNITS, FoveaHead
 from sdk.models.structures import Targets
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
+from torchvision.ops import box_iou
+
 from sdk.models.methods.free_anchor import FreeAnchorHead, mean_max, negative_log
 from sdk.models.structures import ImageBatch, Targets
-from torchvision.ops import box_iou
 
 
 def by_hand(head, outputs, targets):

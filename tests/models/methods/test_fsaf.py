@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+
 from sdk.models.coders import TBLRCoder
 from sdk.models.methods.fsaf import FSAFHead, best_levels
 from sdk.models.structures import ImageBatch, Targets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+
 from sdk.models.methods.gfl import Integral, distribution_focal_loss, quality_focal_loss
 
 

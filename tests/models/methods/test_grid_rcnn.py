@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from sdk.models.methods.grid_rcnn import GridHead
 
 BOXES = torch.tensor([[10.0, 20.0, 50.0, 44.0], [30.0, 30.0, 31.0, 60.0]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+
 from sdk.models.assigners import BACKGROUND, IGNORED, MaxIoUAssigner
 from sdk.models.assigners.approx_max_iou import ApproxMaxIoUAssigner
 from sdk.models.assigners.region import RegionAssigner

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from plain_regions import as_rois, box_stage, cascade_box_heads, mask_loss, positives, pyramid, trained_on, two_images
+
 from sdk.models.methods.cascade_rcnn import STAGE_STDS
 from sdk.models.methods.htc import HTCMaskHead, HTCRoIHead
 from sdk.models.roi.extractor import roi_align_extractor

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+
 from sdk.models.backbones.resnet import ResNet
 from sdk.models.methods.gfl import gfl
 from sdk.models.methods.ld import distillation_loss, ld

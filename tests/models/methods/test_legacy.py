@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from plain_boxes import centre_and_size
+
 from sdk.models.methods.legacy import legacy_ssd_anchors
 from sdk.models.methods.ssd import SSD300, ssd_anchors
 

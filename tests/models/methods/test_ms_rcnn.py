@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from sdk.models.methods.ms_rcnn import mask_overlaps, visible_shares
 from sdk.models.roi.rois import SampledRegions
 from sdk.models.structures import Targets

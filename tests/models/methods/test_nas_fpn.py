@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+
 from sdk.models.methods.nas_fpn import RetinaSepBNHead
 
 SIZES = [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]

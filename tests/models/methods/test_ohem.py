@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+
 from sdk.models.assigners import BACKGROUND, IGNORED, Assignment
 from sdk.models.methods.ohem import OHEMRoIHead
 from sdk.models.roi.box_head import BoxHead

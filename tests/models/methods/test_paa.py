@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from torchvision.ops import box_iou
+
 from sdk.models.methods.paa import fit_two_gaussians, likely_positives, ordered_in_groups, vote
 from sdk.models.structures import Detections
-from torchvision.ops import box_iou
 
 
 def test_mixture_is_that_of_scikit_learn():

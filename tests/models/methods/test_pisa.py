@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from sdk.models.losses import SmoothL1Loss
 from sdk.models.losses.importance import classification_aware, negative_importance, positive_importance
 from sdk.models.methods.pisa import PISARetinaHead, PISARoIHead, ScoreHLRSampler

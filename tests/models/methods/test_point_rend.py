@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from plain_regions import as_rois, positives, pyramid, trained_on, two_images
+
 from sdk.models.methods import point_rend
 from sdk.models.methods.point_rend import (
     CoarseMaskHead,

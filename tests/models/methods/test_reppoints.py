@@ -7,6 +7,7 @@ import statistics
 
 import pytest
 import torch
+
 from sdk.models.methods.reppoints import RepPointsHead, assign_squares, grid_in_box
 
 YS = (3.0, 0.5, -2.0, 1.0, 7.0, -3.0, 2.0, 0.0, 4.0)

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from plain_regions import as_rois, box_stage, cascade_box_heads, mask_loss, positives, pyramid, two_images
+
 from sdk.models.methods.cascade_rcnn import STAGE_STDS
 from sdk.models.methods.scnet import (
     CHANNELS,

@@ -4,9 +4,11 @@ from functools import partial
 
 import pytest
 import torch
+
 from sdk.datasets import Shapes
 from sdk.datasets.transforms import Preprocessing
 from sdk.evaluators.coco import CocoEvaluator
+from sdk.inference.batching import Collate
 from sdk.models.backbones.resnet import ResNet
 from sdk.models.detectors.base import Detector
 from sdk.models.detectors.set_prediction import SetDetector
@@ -16,8 +18,6 @@ from sdk.models.methods.detr import detr
 from sdk.models.methods.sparse_rcnn import EmbeddingProposals, SparseRCNN, SparseRoIHead
 from sdk.models.necks.fpn import FPN
 from sdk.models.settings import SetTest
-
-from sdk.batching import Collate
 
 LEARNING_RATE = 5e-4
 

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+
 from sdk.models.backbones.resnet import ResNet
 from sdk.models.methods.sparse_rcnn import DynamicConv, EmbeddingProposals, SparseRCNN, sparse_rcnn
 from sdk.models.structures import ImageBatch, Targets

@@ -9,6 +9,7 @@ import math
 
 import pytest
 import torch
+
 from sdk.models.dense.anchor_targets import AnchorTargets
 from sdk.models.methods.ssd import SSD300, SSD512, Layout, hard_negative_loss, ssd_anchors
 from sdk.models.necks.ssd_neck import L2Norm, SSDNeck

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+
 from sdk.models.methods.vfnet import star_offsets, varifocal_loss
 
 

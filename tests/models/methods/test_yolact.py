@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from plain_boxes import iou, random_boxes
+
 from sdk.models.backbones.resnet import ResNet
 from sdk.models.dense.anchor_targets import AnchorTargets
 from sdk.models.dense.head import all_by_prior

@@ -10,6 +10,7 @@ import math
 import pytest
 import torch
 from plain_boxes import giou
+
 from sdk.models.assigners import IGNORED
 from sdk.models.methods.yolof import YOLOFHead
 from sdk.models.structures import ImageBatch, Targets

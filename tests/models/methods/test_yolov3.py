@@ -10,6 +10,7 @@ import math
 import pytest
 import torch
 from plain_boxes import centre_and_size, iou, random_boxes
+
 from sdk.models.methods.yolov3 import (
     YoloTest,
     YOLOV3Head,

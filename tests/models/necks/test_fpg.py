@@ -11,6 +11,7 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
+
 from sdk.models.necks.fpg import FPG
 
 LEVELS = 5

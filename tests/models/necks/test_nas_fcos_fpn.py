@@ -9,6 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+
 from sdk.models.necks.nas_fcos_fpn import NASFCOSFPN, Cell
 
 CHANNELS = 4

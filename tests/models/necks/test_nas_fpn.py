@@ -10,6 +10,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+
 from sdk.models.necks.nas_fpn import NASFPN, MergingCell, resized
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from sdk.models.layers import BN
 from sdk.models.necks.bfp import BFP
 from sdk.models.necks.fpn import FPN
 from sdk.models.necks.hrfpn import HRFPN
 from sdk.models.necks.pafpn import PAFPN
 from sdk.models.necks.rfp import ASPP, RFP
-from torch import nn
 
 CHANNELS = (4, 6, 8, 10)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from plain_boxes import centre_and_size, iou, random_boxes
 from plain_regions import moved, trained_on, two_images
+
 from sdk.models.assigners import MaxIoUAssigner
 from sdk.models.losses import GIoULoss
 from sdk.models.roi.box_head import BoxHead, by_class, region_labels

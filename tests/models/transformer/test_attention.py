@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from sdk.models.transformer.attention import Attention, DeformableAttention, Levels, Memory
 from sdk.models.transformer.positions import padding_mask, resized_mask, sine_embedding, sine_positions
-from torch import Tensor
 
 
 def test_attention_is_a_softmax_over_places_inside_the_image() -> None:

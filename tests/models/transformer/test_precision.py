@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+
 from sdk.models.backbones.resnet import ResNet
 from sdk.models.detectors.set_prediction import SetDetector, SetOutputs
 from sdk.models.methods.deformable_detr import deformable_detr

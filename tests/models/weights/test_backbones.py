@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from torch import Tensor, nn
+
+from sdk import models
 from sdk.models.backbones.regnet import RegNet
 from sdk.models.weights import WeightsError, load_weights
 from sdk.models.weights.backbones import FILES, to_backbone
 from sdk.models.zoo import recipes
-from torch import Tensor, nn
-
-from sdk import models
 
 PYCLS = ((r"^layer(\d)\.(\d+)\.downsample\.0", r"s\1.b\2.proj"), (r"^layer(\d)\.(\d+)\.downsample\.1", r"s\1.b\2.bn"),
          (r"^layer(\d)\.(\d+)\.conv1", r"s\1.b\2.f.a"), (r"^layer(\d)\.(\d+)\.bn1", r"s\1.b\2.f.a_bn"),

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from sdk.models.structures import ImageBatch
-from sdk.models.weights.classes import class_layers
 
 from sdk import models
+from sdk.models.structures import ImageBatch
+from sdk.models.weights.classes import class_layers
 
 NAMES = tuple(f"class{i}" for i in range(80))
 KEPT = ("class7", "class3", "class79")

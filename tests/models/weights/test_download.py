@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
 from sdk.models.weights.download import SecureRedirects, cache_folder, obtain
 from sdk.models.weights.errors import WeightsError
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from sdk.models.detectors.base import Detector
-from sdk.models.structures import ImageBatch
-from sdk.models.weights import WeightsError, load_weights
 from torch import Tensor
 
 from sdk import models
+from sdk.models.detectors.base import Detector
+from sdk.models.structures import ImageBatch
+from sdk.models.weights import WeightsError, load_weights
 
 State = dict[str, Tensor]
 

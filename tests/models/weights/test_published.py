@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from sdk.models.weights import WeightsError, load_weights
-from sdk.models.zoo import recipes
 
 from sdk import models
+from sdk.models.weights import WeightsError, load_weights
+from sdk.models.zoo import recipes
 
 NAME = "retinanet_tiny_shapes"
 

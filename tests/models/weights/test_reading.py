@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+
 from sdk.models.weights.errors import WeightsError
 from sdk.models.weights.reading import read
 

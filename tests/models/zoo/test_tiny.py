@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sdk.models import ImageBatch, Targets
-from sdk.models.zoo.tiny import RECIPES
 
 from sdk import models
+from sdk.models import ImageBatch, Targets
+from sdk.models.zoo.tiny import RECIPES
 
 
 @pytest.mark.parametrize("name", [recipe.name for recipe in RECIPES])

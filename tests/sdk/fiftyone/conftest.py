@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from sdk.datasets import Coco, Voc
 
 pytest.importorskip("fiftyone", reason="FiftyOne is not installed")

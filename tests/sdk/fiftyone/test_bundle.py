@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from sdk.datasets import Coco, Shapes, ignoring, to_fiftyone
-from sdk.datasets.index import columns_of
 
 import sdk
+from sdk.datasets import Coco, Shapes, ignoring, to_fiftyone
+from sdk.datasets.index import columns_of
 from sdk.errors import SdkError
 from sdk.fiftyone.bundle import open_bundle, save_bundle
 from sdk.fiftyone.exporting import as_coco, export_coco, export_ignore

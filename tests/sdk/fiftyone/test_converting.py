@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from roundtrip import assert_same
+
 from sdk.datasets import Shapes, from_fiftyone, to_fiftyone
 from sdk.datasets.index import columns_of
 from sdk.datasets.masks import decode
-
 from sdk.errors import SdkError
 
 pytestmark = pytest.mark.fiftyone

@@ -9,10 +9,10 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
-from sdk.datasets import Shapes
-from sdk.models.structures import Detections
 
 import sdk
+from sdk.datasets import Shapes
+from sdk.models.structures import Detections
 
 pytestmark = pytest.mark.fiftyone
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from sdk.datasets import Shapes, to_fiftyone
 
 import sdk
+from sdk.datasets import Shapes, to_fiftyone
 
 pytestmark = pytest.mark.fiftyone
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from pycocotools import mask as coco_mask
 from roundtrip import assert_same
-from sdk.datasets import Cityscapes, Coco, DeepFashion, Lvis, Voc, WiderFace, from_fiftyone
-from sdk.evaluators.analysis import ERRORS
 
 import sdk
-from sdk.evaluate import read_predictions
+from sdk.datasets import Cityscapes, Coco, DeepFashion, Lvis, Voc, WiderFace, from_fiftyone
+from sdk.evaluators.analysis import ERRORS
 from sdk.fiftyone.evaluation import register
+from sdk.inference.scoring import read_predictions
 
 pytestmark = pytest.mark.fiftyone
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .datasets.base import DetectionDataset
-from .datasets.checking import CheckReport, Mode
-from .datasets.checking import check as find_faults
-from .reporting import say
+from ..datasets.base import DetectionDataset
+from ..datasets.checking import CheckReport, Mode
+from ..datasets.checking import check as find_faults
+from ..reports.progress import say
 
 if TYPE_CHECKING:
-    from .datasets.sampling import Sampler
+    from ..datasets.sampling import Sampler
 
 
 def check(
@@ -32,7 +32,7 @@ def check(
     """
     report = find_faults(dataset, mode=mode, decode=decode)
     if sampler is not None:
-        from .datasets.sampling import exposure
+        from ..datasets.sampling import exposure
 
         say(str(exposure(dataset, sampler)))
     return report

@@ -1,4 +1,4 @@
-"""Looking at ground truth and predictions in the FiftyOne App."""
+"""The FiftyOne App on one dataset and what was found in it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .evaluate import scored_split
-from .fiftyone.converting import GROUND_TRUTH, to_fiftyone
-from .fiftyone.predictions import add_predictions, predictions_of, source_of
-from .fiftyone.starting import start
-from .reporting import say
+from ..datasets.base import DetectionDataset
+from ..reports.progress import say
+from .converting import GROUND_TRUTH, to_fiftyone
+from .predictions import add_predictions, predictions_of, source_of
+from .starting import start
 
 
-def explore(
-    dataset: Any,
+def open_app(
+    shown: DetectionDataset,
     what: Any = None,
     *,
-    split: str | None = None,
     protocol: str | None = None,
     name: str | None = None,
     batch_size: int = 1,
@@ -28,37 +27,10 @@ def explore(
     launch: bool = True,
     wait: bool = False,
 ) -> Any:
-    """Opens the FiftyOne App on a dataset and what detectors find in it.
-
-    Every object is marked by the official matching: a detection's ``eval`` is ``tp``, ``fp`` or ``ignored``, a ground
-    truth's ``tp``, ``fn`` or ``ignored``. ``eval_error`` says what is wrong with a false detection, ``eval_mistake``
-    which annotations are probably wrong. The Model Evaluation panel shows the official figures; the saved views lead to
-    the worst images, confident false positives, missed objects, localization errors, class confusions, duplicates ...
-
-    The same dataset opens at once the next time, with its tags; so do the predictions of the same weights or file.
-
-    Args:
-        dataset: a DetectionDataset; where it carries splits, ``val`` is shown, or ``split``.
-        what: a Run or its folder, a detector, a weights file, a name of the zoo, a COCO results file (for every
-            protocol), a folder of the protocol's own text files (Pascal VOC, WIDER FACE, Cityscapes), or the
-            Detections of all images; none shows the ground truth alone. A mapping from names to these compares several:
-            each is a field of that name.
-        protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own.
-        name: of the FiftyOne dataset.
-        batch_size, workers, device: as in ``sdk.evaluate``.
-        address, port: where the App listens; nobody else's machine can reach the default.
-        launch: without it the FiftyOne dataset is returned instead of the App's session.
-        wait: return only when the App is closed.
-
-    Raises:
-        ClassMismatch: when a detector's classes are not the dataset's.
-        ImportError: when FiftyOne is not installed.
-        SdkError: when its database cannot be reached, or a name is no field name.
-    """
+    """Opens the App, or gives the FiftyOne dataset; arguments are those of ``sdk.explore``."""
     fo = start()
-    shown = scored_split(dataset, split)
     made = to_fiftyone(shown, name)
-    from .fiftyone.views import save_views, set_appearance
+    from ..fiftyone.views import save_views, set_appearance
 
     save_views(made)
     models = what if isinstance(what, Mapping) else {} if what is None else {"predictions": what}
@@ -81,8 +53,8 @@ def field_name(name: str) -> str:
 
 def _add_model(made: Any, shown: Any, field: str, what: Any, protocol: str | None, *settings: Any) -> None:
     """Predicts, scores and marks; only what is not there yet."""
-    from .fiftyone.evaluation import ProtocolEvaluationConfig, register
-    from .fiftyone.views import save_views
+    from ..fiftyone.evaluation import ProtocolEvaluationConfig, register
+    from ..fiftyone.views import save_views
 
     register()
     eval_key = "eval" if field == "predictions" else f"eval_{field}"

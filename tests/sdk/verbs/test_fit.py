@@ -14,15 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from sdk.datasets import DatasetError, Shapes
-from sdk.datasets.transforms import Flip, Preprocessing
-from sdk.evaluators.coco import CocoEvaluator
-from sdk.models.recipe import Optimizer
 from torch import nn
 
 import sdk
-from sdk.checkpoint import load_training_state, read_metrics
+from sdk.datasets import DatasetError, Shapes
+from sdk.datasets.transforms import Flip, Preprocessing
 from sdk.errors import ClassMismatch, NonFiniteLoss, RunError
+from sdk.evaluators.coco import CocoEvaluator
+from sdk.models.recipe import Optimizer
+from sdk.results.manifest import read_metrics
+from sdk.results.state import load_training_state
 
 TRAINING = """
 import sys

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from .models.structures import Detections
+from ..models.structures import Detections
 
 
 def color_of(label: int) -> tuple[int, int, int]:

@@ -9,11 +9,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import Run, save_weights
-from .errors import SdkError
-from .measured import figures_of, kept_figures
-from .models.recipe import Recipe
-from .models.zoo import find_recipe, parity, recipes
+from ..errors import SdkError
+from ..models.recipe import Recipe
+from ..models.zoo import find_recipe, parity, recipes
+from ..results.measured import figures_of, kept_figures
+from ..results.run import Run
+from ..results.weights import save_weights
 
 COLUMNS = {
     "box_ap": "box AP",
@@ -251,7 +252,7 @@ def export(name: str, out: str | Path, weights: str = "published") -> Path:
     Raises:
         SdkError: when the file exists, or has another ending. WeightsError: when the weights cannot be had.
     """
-    from . import models
+    from .. import models
 
     out = Path(out)
     if out.suffix != ".safetensors":

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .datasets.base import DetectionDataset
-from .datasets.errors import DatasetError
-from .datasets.sample import Sample
-from .datasets.transforms import Preprocessing
-from .datasets.transforms.canvas import has_area, place
-from .datasets.transforms.geometry import resized
-from .models.recipe import Recipe
-from .models.structures import ImageBatch, Targets
+from ..datasets.base import DetectionDataset
+from ..datasets.errors import DatasetError
+from ..datasets.sample import Sample
+from ..datasets.transforms import Preprocessing
+from ..datasets.transforms.canvas import has_area, place
+from ..datasets.transforms.geometry import resized
+from ..models.recipe import Recipe
+from ..models.structures import ImageBatch, Targets
 
 
 class Batch:

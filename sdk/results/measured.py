@@ -7,19 +7,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import Run, write_json
-from .datasets.index import cache_folder
-from .errors import SdkError
-from .reporting import as_json
+from ..datasets.index import cache_folder
+from ..errors import SdkError
+from .files import write_json
+from .run import Run
 
 if TYPE_CHECKING:
-    from .datasets.base import DetectionDataset
-    from .evaluators.base import Report
+    from ..datasets.base import DetectionDataset
+    from ..evaluators.base import Report
 
 
 def keep_figures(name: str, dataset: DetectionDataset, report: Report) -> Path:
     """Keeps the figures that the published weights of ``name`` got, in place of those of the same evaluation before."""
-    told = {key: value for key, value in as_json(report).items() if key != "per_class"}
+    told = {key: value for key, value in report.to_dict().items() if key != "per_class"}
     figures = {"dataset": type(dataset).__name__, "fingerprint": dataset.fingerprint, **told}
     same = json.dumps([figures[key] for key in ("dataset", "fingerprint", "protocol", "notes")])
     path = _folder(name) / f"{hashlib.sha256(same.encode()).hexdigest()[:16]}.json"

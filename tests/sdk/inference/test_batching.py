@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from sdk.datasets.masks import BitMasks
 from sdk.datasets.sample import Sample
 from sdk.datasets.transforms import Preprocessing
-
-from sdk.batching import Collate
+from sdk.inference.batching import Collate
 
 
 def sample_of(h, w):

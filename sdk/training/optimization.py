@@ -8,7 +8,7 @@ import math
 import torch
 from torch import nn
 
-from .models.recipe import Optimizer, Schedule
+from ..models.recipe import Optimizer, Schedule
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 

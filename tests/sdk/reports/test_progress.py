@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from sdk.reporting import Progress
+from sdk.reports.progress import Progress
 
 
 @pytest.mark.parametrize(("columns", "width"), [(40, 39), (0, 79)])

@@ -6,37 +6,9 @@ import os
 import platform
 import sys
 import tempfile
-from importlib import metadata
 from importlib.util import find_spec
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "lightning-fabric",
-    "numpy",
-    "opencv-python-headless",
-    "pycocotools",
-    "safetensors",
-    "tensorboard",
-    "fiftyone",
-    "albumentations",
-    "instaboostfast",
-    "lvis",
-    "cityscapesscripts",
-)
-
-
-def versions() -> dict[str, str]:
-    """Version of Python, of this package, and of every package that it uses and finds."""
-    from . import __version__
-
-    found = {"python": platform.python_version(), "sdk": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+from ..results.manifest import PACKAGES, versions
 
 
 def doctor(database: bool = True) -> dict[str, str]:
@@ -50,7 +22,7 @@ def doctor(database: bool = True) -> dict[str, str]:
     """
     import torch
 
-    from .ops.backend import describe
+    from ..ops.backend import describe
 
     told = versions()
     for name in PACKAGES:

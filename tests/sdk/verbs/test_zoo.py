@@ -9,12 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors import safe_open
-from sdk.datasets import Shapes
-from sdk.models.zoo import parity, recipes
 
 import sdk
-from sdk import cli, models, zoo
+from sdk import cli, models
+from sdk.datasets import Shapes
 from sdk.errors import SdkError
+from sdk.models.zoo import parity, recipes
+from sdk.results.run import load
+from sdk.verbs import zoo
 
 
 def told(capsys, *arguments: str) -> list[str]:
@@ -135,7 +137,7 @@ def test_export_can_be_used(tmp_path: Path, capsys) -> None:
     assert metadata["model"] == name
     assert tuple(json.loads(metadata["classes"])) == names
     assert metadata["source"] == "a.pth"
-    trained = sdk.checkpoint.load(out)
+    trained = load(out)
     assert trained.classes == names
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in trained.model.state_dict().items())
     subset = models.create(name, num_classes=SimpleNamespace(classes=names[1:2]), weights=out)
@@ -164,7 +166,7 @@ def test_export_of_a_file_without_class_names_names_none(tmp_path: Path) -> None
     name = "retinanet_tiny_shapes"
     torch.save({"state_dict": models.create(name, weights=None).state_dict(), "meta": {}}, tmp_path / "a.pth")
     out = zoo.export(name, tmp_path / "a.safetensors", str(tmp_path / "a.pth"))
-    trained = sdk.checkpoint.load(out)
+    trained = load(out)
     assert trained.classes is None
     assert trained.model.num_classes == 4
     assert sdk.evaluate(Shapes(4, size=(64, 64)), out, workers=0).counts.images > 0
@@ -172,6 +174,6 @@ def test_export_of_a_file_without_class_names_names_none(tmp_path: Path) -> None
 
 
 def test_the_written_table_has_every_name() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "zoo.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "zoo.md").read_text()
     missing = [name for name in models.names() if f"| `{name}` |" not in page]
     assert not missing, "write it anew: sdk zoo --markdown > docs/zoo.md"

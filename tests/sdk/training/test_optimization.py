@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from sdk.models.recipe import Optimizer, ParameterRule, Schedule
 from torch import nn
 
-from sdk.optimization import AveragedWeights, lr_factor, make_optimizer, parameter_groups
+from sdk.models.recipe import Optimizer, ParameterRule, Schedule
+from sdk.training.optimization import AveragedWeights, lr_factor, make_optimizer, parameter_groups
 
 
 class Net(nn.Module):

@@ -1,0 +1,1 @@
+"""Detectors at work: what holds an image, batches, detections, scores."""

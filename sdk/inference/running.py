@@ -1,0 +1,76 @@
+"""Running a detector: device, views, detections."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from ..datasets.base import DetectionDataset
+from ..datasets.sample import Sample
+from ..errors import SdkError
+from ..models.recipe import Recipe
+from ..models.structures import Detections
+from ..models.tta import TTA, predict_views
+from ..results.weights import Trained
+from .batching import Batch, CollateViews
+
+
+def single_device(device: str | None) -> Fabric:
+    """Fabric on one device: the one that is named, or a GPU where there is one."""
+    if device is None:
+        return Fabric(accelerator="auto", devices=1)
+    kind, _, index = device.partition(":")
+    return Fabric(accelerator=kind, devices=[int(index)] if index else 1)
+
+
+def default_workers() -> int:
+    """One process a core that loads images, eight at most."""
+    return min(8, os.cpu_count() or 1)
+
+
+def recipe_views(recipe: Recipe) -> TTA:
+    """The views in which the recipe's scores were published."""
+    return TTA(flips=("horizontal",)) if recipe.test_flip else TTA()
+
+
+def predicted(model: nn.Module, batches: Sequence[Batch], recipe: Recipe, tta: TTA) -> list[Detections]:
+    """Detections, on the CPU, of images of which there is one batch at each scale of ``tta``."""
+    proposals = None
+    if recipe.needs_proposals:
+        proposals = [[target.proposals for target in batch.targets] for batch in batches]
+    found = predict_views(model, [batch.images for batch in batches], tta.flips, proposals)  # type: ignore[arg-type]
+    return [one.to("cpu") for one in found]
+
+
+def detect(trained: Trained, images: Sequence[np.ndarray], tta: TTA | None = None) -> list[Detections]:
+    """Detections of (H, W, 3) uint8 RGB images in their own pixels, on the CPU; ``tta`` as of ``predict``."""
+    if trained.recipe.needs_proposals:
+        raise SdkError(f"{trained.recipe.name} needs proposals; score it on a dataset that has them")
+    tta = tta or recipe_views(trained.recipe)
+    nothing = np.zeros(0, np.int64)
+    samples = [
+        Sample(image, np.zeros((0, 4), np.float32), nothing, nothing.astype(bool), image_id=number)
+        for number, image in enumerate(images)
+    ]
+    device = next(trained.model.parameters()).device
+    views = [view.to(device) for view in CollateViews(trained.recipe.preprocessing, scales=tta.scales)(samples)]
+    training = trained.model.training
+    trained.model.eval()
+    with torch.no_grad():
+        found = predicted(trained.model, views, trained.recipe, tta)
+    trained.model.train(training)
+    return found
+
+
+def examples(
+    dataset: DetectionDataset, trained: Trained, count: int = 8, tta: TTA | None = None
+) -> Iterator[tuple[Sample, Detections]]:
+    """Images spread over the dataset, at most ``count``, with what the detector finds in them."""
+    for index in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)):
+        sample = dataset[int(index)]
+        yield sample, detect(trained, [sample.image], tta)[0]

@@ -1,0 +1,1 @@
+"""Training: the plan for this machine, the loop, and what it writes down."""

@@ -1,0 +1,85 @@
+"""The folder and the manifest of a training, and whether an earlier one of the folder can go on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..datasets.base import DetectionDataset
+from ..errors import RunError
+from ..models.recipe import Recipe
+from ..results.manifest import MANIFEST, read_manifest, versions
+from ..results.state import TRAINING_STATE
+from .plan import Plan
+
+
+def run_folder(out: str | os.PathLike | None, name: str, resume: str | None) -> tuple[Path, bool]:
+    """The run folder and whether a training is resumed in it.
+
+    Without ``out`` it is ``runs/<name>``, with a number where that is taken; resuming takes the newest of these.
+    """
+    if resume not in (None, "auto"):
+        raise ValueError(f"resume: expected None or 'auto', found {resume!r}")
+    if out is not None:
+        folder = Path(out)
+    else:
+        first = Path("runs") / name
+        numbered = itertools.chain([first], (first.with_name(f"{name}-{i}") for i in itertools.count(2)))
+        taken = list(itertools.takewhile(Path.exists, numbered))
+        free = first if not taken else first.with_name(f"{name}-{len(taken) + 1}")
+        folder = taken[-1] if taken and resume else free
+    if not (folder / MANIFEST).exists():
+        return folder, False
+    if resume is None:
+        raise RunError(f"{folder}: holds a run; resume='auto' goes on with it, another out= begins anew")
+    return folder, (folder / TRAINING_STATE).exists()
+
+
+def describe(recipe: Recipe, plan: Plan, train: DetectionDataset, detector: nn.Module) -> dict[str, Any]:
+    """The manifest of a run: what was trained, on what, how, and with which versions."""
+    return {
+        "model": {"name": recipe.name, "type": type(detector).__name__, "num_classes": len(train.classes)},
+        "classes": list(train.classes),
+        "category_ids": [int(i) for i in train.category_ids],
+        "dataset": {"type": type(train).__name__, "images": len(train), "fingerprint": train.fingerprint},
+        "options": asdict(plan),
+        "recipe": {field.name: plain(getattr(recipe, field.name)) for field in fields(recipe)},
+        "versions": versions(),
+    }
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it; dataclasses keep their name."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"type": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in fields(value)}}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value).split(" at 0x")[0]
+
+
+def require_same_training(folder: Path, manifest: dict[str, Any]) -> None:
+    """Nothing where the folder's training is the one described, else RunError that says what differs."""
+    # Through JSON, so that tuples and lists compare equal.
+    old, new = read_manifest(folder), json.loads(json.dumps(manifest))
+    for either in (old, new):
+        # Of the recipe what decides over the training; the rest may change from version to version.
+        recipe = either.get("recipe") or {}
+        decides = ("preprocessing", "train_transforms", "sampling", "optimizer")
+        either["recipe"] = {name: recipe.get(name) for name in decides}
+    for part in ("model", "classes", "category_ids", "dataset", "options", "recipe"):
+        if old.get(part) != new[part]:
+            if isinstance(new[part], dict):
+                names = [name for name in new[part] if old[part].get(name) != new[part][name]]
+                told = "; ".join(f"{n} was {old[part].get(n)!r:.300}, is {new[part][n]!r:.300}" for n in names)
+            else:
+                told = f"was {old[part]!r:.200}, is {new[part]!r:.200}"
+            raise RunError(f"{folder}: cannot be resumed, its {part} differs: {told}")

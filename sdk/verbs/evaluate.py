@@ -1,0 +1,97 @@
+"""Scoring: a dataset's own protocol on a detector or on a predictions file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..evaluators.analysis import confusion_matrix
+from ..evaluators.base import Report
+from ..evaluators.figures import with_best_thresholds
+from ..inference.running import default_workers, examples, recipe_views, single_device
+from ..inference.scoring import are_predictions, collect, read_predictions
+from ..models.tta import TTA
+from ..opening import scored_split
+from ..reports.curves import draw_confusion, draw_precision_recall
+from ..reports.page import write_report
+from ..reports.pictures import draw_examples
+from ..reports.progress import say
+from ..reports.text import headline
+from ..results.measured import keep_figures
+from ..results.run import Run, load, require_fitting
+
+
+def evaluate(
+    dataset: Any,
+    what: Any,
+    *,
+    split: str | None = None,
+    protocol: str | None = None,
+    batch_size: int = 1,
+    workers: int | None = None,
+    device: str | None = None,
+    tta: TTA | None = None,
+    out: str | os.PathLike | None = None,
+) -> Report:
+    """Scores a detector, or what it predicted, by the dataset's own protocol.
+
+    Args:
+        dataset: a DetectionDataset; where it carries splits, ``val`` is scored.
+        what: a Run or its folder, a detector, a weights file, a name of the zoo, or predictions: a ``.json`` file in
+            the form of COCO results, or a folder of the protocol's own text files (Pascal VOC, WIDER FACE,
+            Cityscapes).
+        split: ``train``, ``val`` or ``test`` instead.
+        protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own.
+        batch_size, workers: of the loader.
+        device: such as ``cuda:1``; a GPU where there is one.
+        tta: test-time augmentation, the views in which each image is seen; by default those of the recipe. The report
+            names them.
+        out: folder for the report with pictures; by default ``evaluation`` in the run folder, none without a run. The
+            figures of a name of the zoo are also kept for its model card.
+
+    Raises:
+        ClassMismatch: when the detector's classes are not the dataset's.
+        RunError: when ``what`` is nothing that can be scored.
+    """
+    scored_on = scored_split(dataset, split)
+    trained = None
+    if are_predictions(what):
+        evaluator = read_predictions(scored_on, Path(what), protocol)
+    else:
+        if isinstance(what, (str, os.PathLike)) and Path(what).is_dir():
+            what = Run(what)
+        trained = load(what)
+        require_fitting(trained, scored_on.classes)
+        fabric = single_device(device)
+        trained.model.to(fabric.device)
+        workers = default_workers() if workers is None else workers
+        tta = tta or recipe_views(trained.recipe)
+        evaluator = collect(scored_on, trained.model, trained.recipe, batch_size, workers, fabric, protocol, tta=tta)
+    report = with_best_thresholds(evaluator.compute())
+    if tta is not None and tta != TTA():
+        report = replace(report, notes=(*report.notes, f"test-time augmentation: {tta}"))
+    say(f"{report.protocol}: {headline(report)}")
+    if trained is not None and trained.source == trained.recipe.name:
+        keep_figures(trained.recipe.name, scored_on, report)
+    if out is None and isinstance(what, Run):
+        out = what.folder / "evaluation"
+    if out is not None:
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = []
+        if report.curves:
+            draw_precision_recall(report, folder / "precision_recall.png")
+            pictures.append(("Precision over recall", folder / "precision_recall.png"))
+        if hasattr(evaluator, "compared"):
+            kind = report.main.partition("/")[0]
+            matrix = confusion_matrix(evaluator.compared(kind), scored_on.classes)  # type: ignore[attr-defined]
+            draw_confusion(matrix, folder / "confusion.png")
+            pictures.append(("What was there against what was said", folder / "confusion.png"))
+        if trained is not None:
+            drawn = draw_examples(examples(scored_on, trained, tta=tta), scored_on.classes, folder / "examples")
+            pictures += [(f"{path.stem}: ground truth left, detections right", path) for path in drawn]
+        source = str(what) if trained is None else trained.source
+        say(f"the report is {write_report(report, folder, source, pictures)}")
+    return report

@@ -1,0 +1,167 @@
+"""Training: one loop, readable from top to bottom.
+
+Devices, nodes, precision and strategies come from Lightning Fabric.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..datasets.base import DetectionDataset
+from ..datasets.loader import Loader
+from ..errors import RunError, require_same_classes
+from ..inference.batching import Collate, require_readable
+from ..inference.running import default_workers, examples
+from ..inference.scoring import score
+from ..models.recipe import Recipe
+from ..opening import training_splits
+from ..reports.curves import draw_curves
+from ..reports.pictures import draw_examples
+from ..reports.progress import Progress
+from ..reports.text import headline
+from ..results.files import write_json
+from ..results.manifest import MANIFEST
+from ..results.run import Run, load, require_fitting
+from ..training.loop import Interruption, Training, grouped
+from ..training.plan import default_transforms, make_fabric, make_plan, samplers, tell
+from ..training.record import describe, require_same_training, run_folder
+from ..training.tracking import MetricsLog
+
+
+def fit(
+    dataset: Any,
+    model: Any,
+    *,
+    validation: DetectionDataset | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    accumulate: int = 1,
+    precision: str | None = None,
+    ema_decay: float | None = None,
+    patience: int | None = None,
+    recipe: Recipe | None = None,
+    devices: int | str | list[int] = "auto",
+    nodes: int = 1,
+    strategy: str = "auto",
+    workers: int | None = None,
+    seed: int = 0,
+    out: str | os.PathLike | None = None,
+    resume: str | None = None,
+    save_every: int = 500,
+) -> Run:
+    """Trains a detector by its recipe, scores it after every epoch, and keeps the best and the last weights.
+
+    Args:
+        dataset: a DetectionDataset; where it carries splits, ``train`` is learnt from and ``val`` scored.
+        model: a detector, a name of the zoo (the head gets the dataset's classes), or a Run to start from.
+        validation: what to score instead.
+        epochs, batch_size (images per device and pass), precision (``32``, ``bf16`` or ``16``), ema_decay: instead of
+            the recipe's. ``accumulate`` passes make one step.
+        lr: learning rate at this training's total batch size; by default the recipe's, scaled linearly with the total
+            batch size (Goyal et al., "Accurate, Large Minibatch SGD", section 2.1).
+        patience: stop when the main figure has not risen for so many epochs.
+        recipe: instead of the model's own.
+        devices, nodes, strategy: as Lightning Fabric takes them.
+        workers: processes that load images, by default one a core, eight at most.
+        seed: decides order, augmentation and everything drawn inside the model.
+        out: run folder; by default ``runs/<model>``, with a number where that is taken.
+        resume: ``auto`` goes on from the run folder's last state where there is one.
+        save_every: steps between saved states, besides the one after every epoch.
+
+    Returns:
+        The run, with its best weights.
+
+    Raises:
+        ClassMismatch: when model and dataset do not name the same classes.
+        NonFiniteLoss: when a loss term becomes NaN or infinite.
+        RunError: when ``out`` holds another run, or the run to resume is of another training.
+        KeyboardInterrupt, SystemExit: on SIGINT or SIGTERM, after the state was saved.
+    """
+    train, scored_on = training_splits(dataset, validation)
+    if isinstance(model, str) and not Path(model).exists():
+        from .. import models
+
+        published = models.find_recipe(model).weights is not None
+        model = models.create(model, num_classes=train, weights="published" if published else None)
+    trained = load(model)
+    recipe, detector = recipe or trained.recipe, trained.model
+    require_fitting(trained, train.classes)
+    if scored_on is not None:
+        require_same_classes(tuple(train.classes), len(train.classes), scored_on.classes)
+    detector.classes = tuple(train.classes)  # type: ignore[assignment]
+    if len(train) == 0:
+        raise RunError("the training set has no images")
+    require_readable(recipe, train)
+
+    fabric = make_fabric(recipe, precision, devices, nodes, strategy)
+    fabric.launch()
+    workers = default_workers() if workers is None else workers
+    loader = Loader(
+        train,
+        batch_size=recipe.images_per_device if batch_size is None else batch_size,
+        collate=Collate.of(recipe),
+        transforms=recipe.train_transforms or default_transforms(recipe.preprocessing),
+        sampler=samplers(recipe.sampling) or None,
+        shuffle=True,
+        group_by_aspect_ratio=True,
+        seed=seed,
+        workers=workers,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    plan = make_plan(
+        recipe, loader, fabric, epochs=epochs, accumulate=accumulate, lr=lr, ema_decay=ema_decay, seed=seed
+    )
+    found = run_folder(out, recipe.name, resume) if fabric.is_global_zero else None
+    folder, resumed = fabric.broadcast(found)  # type: ignore[misc]
+    manifest = describe(recipe, plan, train, detector)
+    if resumed:
+        require_same_training(folder, manifest)
+    elif fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / MANIFEST, manifest)
+    if fabric.is_global_zero:
+        tell(recipe, plan, train, scored_on, folder)
+
+    if recipe.sync_batch_norm and fabric.world_size > 1:
+        detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
+    training = Training(fabric, detector, recipe, plan, folder)
+    if resumed:
+        training.restore()
+    log = MetricsLog(folder, training.step) if fabric.is_global_zero else None
+    progress = Progress(plan.steps, plan.total_batch_size, start=training.step, shown=fabric.is_global_zero)
+    with Interruption(fabric) as interruption:
+        while training.epoch < plan.epochs and not (patience and training.epochs_without_gain >= patience):
+            loader.set_epoch(training.epoch, start_batch=(training.step - training.epoch_start) * accumulate)
+            for group in grouped(loader, accumulate):
+                losses = training.train_step([batch.to(fabric.device) for batch in group])
+                progress.show(training.step, f"epoch {training.epoch + 1}/{plan.epochs}", losses)
+                if log is not None and training.step % plan.log_every == 0:
+                    log.step(training.step, training.epoch + 1, {"lr": training.lr, **losses})
+                if training.step % save_every == 0:
+                    training.save()
+                if interruption.wanted():
+                    training.save()
+                    interruption.leave(training.step)
+            report = None
+            if scored_on is not None:
+                report = score(scored_on, training.scored, recipe, loader.batch_size, workers, fabric)
+            better = training.end_epoch(None if report is None else report[report.main])
+            if log is not None:
+                training.keep_weights(train, better)
+                if report is not None:
+                    log.report(training.step, training.epoch, report)
+                    progress.note(f"epoch {training.epoch}: {headline(report)}{', the best so far' if better else ''}")
+                draw_curves(folder)
+            training.save()
+    run = Run(folder, model=detector)
+    if log is not None:
+        log.close()
+        draw_examples(examples(scored_on or train, run.trained), train.classes, folder / "predictions")
+    fabric.barrier()
+    return run

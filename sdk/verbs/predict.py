@@ -1,0 +1,76 @@
+"""Prediction on whatever holds an image."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import SdkError
+from ..inference.prediction import Prediction
+from ..inference.running import detect, single_device
+from ..inference.sources import as_pixels, picture_names, sources_of
+from ..models.tta import TTA
+from ..reports.drawing import draw_detections
+from ..reports.pictures import save_image
+from ..results.run import load
+
+
+def predict(
+    images: Any,
+    what: Any,
+    *,
+    score_threshold: float | None = None,
+    batch_size: int = 1,
+    device: str | None = None,
+    tta: TTA | None = None,
+    draw: bool = False,
+    draw_threshold: float = 0.3,
+    out: str | os.PathLike | None = None,
+) -> Prediction | list[Prediction]:
+    """Finds objects in images.
+
+    Args:
+        images: a path, a folder, an (H, W, 3) uint8 RGB array, a (3, H, W) tensor (uint8, or float in 0..1), a PIL
+            image; a sequence of these, or a (B, 3, H, W) tensor.
+        what: a Run or its folder, a detector, a weights file, or a name of the zoo.
+        score_threshold: leave out what scores less; by default the detector's own test setting.
+        batch_size: images that go through the network together.
+        device: such as ``cuda:1``; a GPU where there is one.
+        tta: test-time augmentation, the views in which each image is seen; by default those of the recipe.
+        draw: add a picture with the detections of at least ``draw_threshold``.
+        out: folder to write these pictures to, as PNG files; existing ones of the same name are replaced, and it may
+            not be a folder that images are read from.
+
+    Returns:
+        One Prediction for one image; a list for a folder, a sequence or a batch.
+
+    Raises:
+        DatasetError: when a file is missing or no image.
+        SdkError: when something else is no image.
+    """
+    single, sources = sources_of(images)
+    trained = load(what)
+    trained.model.to(single_device(device).device)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        if any(isinstance(s, Path) and s.parent.resolve() == folder.resolve() for s in sources):
+            raise SdkError(f"{folder}: images are read from this folder; give another one for the pictures")
+        folder.mkdir(parents=True, exist_ok=True)
+    names = picture_names(sources)
+    found: list[Prediction] = []
+    for start in range(0, len(sources), batch_size):
+        part = sources[start : start + batch_size]
+        pixels = [as_pixels(source) for source in part]
+        for place, (source, image, detections) in enumerate(zip(part, pixels, detect(trained, pixels, tta)), start):
+            if score_threshold is not None:
+                detections = detections[detections.scores >= score_threshold]
+            path = source if isinstance(source, Path) else None
+            drawn = None
+            if draw or folder is not None:
+                drawn = draw_detections(image, detections, trained.classes, draw_threshold)
+            if folder is not None and drawn is not None:
+                save_image(folder / f"{names[place]}.png", drawn)
+            fields = vars(detections)
+            found.append(Prediction(**fields, classes=trained.classes, path=path, drawn=drawn if draw else None))
+    return found[0] if single else found
