@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from . import datasets, evaluators, models, ops
     from .results.run import Run
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
     from .verbs.fit import fit
     from .verbs.predict import predict
 
-__version__ = "0.1.0"
 __all__ = [
     "Run",
+    "__version__",
     "check",
     "datasets",
     "doctor",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import __version__
 from ..results.files import write_bytes
+from ..version import __version__
 from .starting import start
 
 NAME = "sdk"

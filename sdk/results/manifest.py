@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import RunError
+from ..version import __version__
 
 MANIFEST = "manifest.json"
 
