@@ -23,7 +23,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
+from rich import progress
+from rich.console import Console
 
 from .errors import WeightsError
 
@@ -181,11 +182,14 @@ def receive(address: str, part: Path, timeout: float) -> bool:
             have = 0
         length = answer.headers.get("Content-Length")
         total = None if length is None else have + int(length)
-        bar = tqdm(total=total, initial=have, desc=part.name[1:-5], unit="B", unit_scale=True, disable=None)
+        console = Console(stderr=True)
+        shown = (progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn())
+        bar = progress.Progress("{task.description}", *shown, console=console, disable=not console.is_terminal)
+        task = bar.add_task(part.name[1:-5], total=total, completed=have)
         with open(part, "ab" if have else "wb") as stream, bar:
             # read1 gives what is there, so that bytes before a break are kept.
             while block := answer.read1(BLOCK):
                 stream.write(block)
-                bar.update(len(block))
+                bar.advance(task, len(block))
                 have += len(block)
     return total is None or have == total

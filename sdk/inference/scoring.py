@@ -105,7 +105,7 @@ def collect(
     progress = Progress(len(loader), batch_size, shown=fabric.is_global_zero)
     training = model.training
     model.eval()
-    with torch.no_grad(), fabric.autocast():
+    with torch.no_grad(), fabric.autocast(), progress:
         for done, views in enumerate(loader, start=1):
             found = predicted(model, [view.to(fabric.device) for view in views], recipe, tta)
             image_ids = views[0].image_ids
@@ -114,7 +114,7 @@ def collect(
             evaluator.update(image_ids, found)
             if keep is not None:
                 keep(image_ids, found)
-            progress.show(done, "scoring", {})
+            progress.show(done, "scoring")
     model.train(training)
     if fabric.world_size > 1:
         # A process may have had no image; what the detector gives is the same everywhere.

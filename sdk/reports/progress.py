@@ -2,57 +2,82 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Mapping
+from functools import cache
+from typing import Self
+
+from rich import progress as rich_progress
+from rich.console import Console
+
+
+@cache
+def console() -> Console:
+    """Where progress is shown: standard error, or the cell of a notebook. One for all, so that bars stand together."""
+    return Console(stderr=True)
 
 
 def say(text: str) -> None:
-    """One line on standard error, at once."""
+    """One line on standard error, at once; above the bars where there are any."""
     print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """A line that says how far a long job is: rate, time left, and the figures that matter.
+    """How far a long job is: rate, time left, and the figures that matter.
 
-    On a terminal the line is rewritten; elsewhere a line is written every ``every`` seconds.
+    A bar on terminals and in notebooks; elsewhere a line every ``every`` seconds. To be used in a ``with`` statement.
     """
 
     def __init__(
-        self, total: int, images_per_step: int, start: int = 0, shown: bool = True, every: float = 15.0
+        self,
+        total: int,
+        per_step: int = 1,
+        *,
+        unit: str = "images",
+        start: int = 0,
+        shown: bool = True,
+        every: float = 15.0,
     ) -> None:
-        self.total, self.images_per_step, self.start, self.shown = total, images_per_step, start, shown
-        self.terminal = sys.stderr.isatty()
-        self.every = 0.2 if self.terminal else every
-        self.began = self.last = time.monotonic()
+        """Counts from ``start`` to ``total`` steps of ``per_step`` units each."""
+        self.per_step, self.unit, self.every = per_step, unit, every
+        self.live = shown and (console().is_terminal or console().is_jupyter)
+        self.lines = shown and not self.live
+        self.last = time.monotonic()
+        # Texts are shown as they are: class and file names may look like markup.
+        self.bar = rich_progress.Progress(
+            rich_progress.TextColumn("{task.description}", markup=False),
+            rich_progress.BarColumn(bar_width=20),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn("{task.fields[rate]}", markup=False),
+            rich_progress.TimeRemainingColumn(compact=True),
+            rich_progress.TextColumn("{task.fields[figures]}", markup=False),
+            console=console(),
+            disable=not self.live,
+            transient=True,
+        )
+        self.task = self.bar.add_task("", total=total, completed=start, rate="", figures="")
 
-    def show(self, step: int, title: str, figures: Mapping[str, float]) -> None:
-        """Shows the state after ``step`` of ``total`` steps, if it is time to."""
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def show(self, step: int, title: str, figures: Mapping[str, float] | None = None) -> None:
+        """The state after ``step`` of all steps."""
+        told = "  ".join(f"{name} {value:.3g}" for name, value in (figures or {}).items())
+        task = self.bar.tasks[0]
+        rate = "" if task.speed is None else f"{task.speed * self.per_step:.1f} {self.unit}/s"
+        # The bar is drawn ten times a second, and when the job is done.
+        last = step == task.total
+        self.bar.update(self.task, completed=step, description=title, rate=rate, figures=told, refresh=last)
         now = time.monotonic()
-        if not self.shown or (now - self.last < self.every and step < self.total):
-            return
-        self.last = now
-        rate = (step - self.start) / max(now - self.began, 1e-9)
-        left = _clock((self.total - step) / max(rate, 1e-9))
-        told = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
-        line = f"{title}  {step}/{self.total}  {rate * self.images_per_step:.1f} images/s  {left} left  {told}"
-        if self.terminal:
-            width = self._width()
-            print(f"\r{line[:width]:<{width}}", end="", file=sys.stderr, flush=True)
-        else:
-            say(line)
-
-    def note(self, text: str) -> None:
-        """A line that stays."""
-        if self.shown:
-            # Over the whole of the line that was there.
-            say(f"\r{text:<{self._width()}}" if self.terminal else text)
-
-    @staticmethod
-    def _width() -> int:
-        # Terminals of containers and of `script` say that they have no columns.
-        return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
+        if self.lines and (now - self.last >= self.every or last):
+            self.last = now
+            left = "" if task.time_remaining is None else f"{_clock(task.time_remaining)} left"
+            say("  ".join(part for part in (title, f"{step}/{task.total:g}", rate, left, told) if part))
 
 
 def _clock(seconds: float) -> str:

@@ -21,7 +21,7 @@ from ..models.recipe import Recipe
 from ..opening import training_splits
 from ..reports.curves import draw_curves
 from ..reports.pictures import draw_examples
-from ..reports.progress import Progress
+from ..reports.progress import Progress, say
 from ..reports.text import headline
 from ..results.files import write_json
 from ..results.manifest import MANIFEST
@@ -135,7 +135,7 @@ def fit(
         training.restore()
     log = MetricsLog(folder, training.step) if fabric.is_global_zero else None
     progress = Progress(plan.steps, plan.total_batch_size, start=training.step, shown=fabric.is_global_zero)
-    with Interruption(fabric) as interruption:
+    with Interruption(fabric) as interruption, progress:
         while training.epoch < plan.epochs and not (patience and training.epochs_without_gain >= patience):
             loader.set_epoch(training.epoch, start_batch=(training.step - training.epoch_start) * accumulate)
             for group in grouped(loader, accumulate):
@@ -156,7 +156,7 @@ def fit(
                 training.keep_weights(train, better)
                 if report is not None:
                     log.report(training.step, training.epoch, report)
-                    progress.note(f"epoch {training.epoch}: {headline(report)}{', the best so far' if better else ''}")
+                    say(f"epoch {training.epoch}: {headline(report)}{', the best so far' if better else ''}")
                 draw_curves(folder)
             training.save()
     run = Run(folder, model=detector)
