@@ -39,8 +39,9 @@ def parser() -> argparse.ArgumentParser:
     predicted = "what was predicted: a .json file of COCO results, or a folder of the protocol's own text files"
 
     fit = _verb(verbs, "fit", _fit, "train a detector")
-    fit.add_argument("dataset", help=dataset)
-    fit.add_argument("model", help="a name of the zoo (`sdk zoo` lists them), or a run folder to start from")
+    fit.add_argument("dataset", nargs="?", help=dataset)
+    fit.add_argument("model", nargs="?", help="a name of the zoo (`sdk zoo` lists them), or a run folder to start from")
+    fit.add_argument("--replay", metavar="RUN", help="run the step again at which a run met NaN; say where it begins")
     fit.add_argument("--out", help="run folder (default: runs/<model>)")
     fit.add_argument("--resume", action="store_const", const="auto", help="go on from the run folder's last state")
     for name, kind, what in (
@@ -54,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
         ("nodes", int, "machines (default: 1)"),
         ("seed", int, "decides everything that is drawn (default: 0)"),
         ("save-every", int, "steps between saved states (default: 500)"),
+        ("save-minutes", float, "minutes between saved states"),
+        ("keep-last", int, "newest states that stay (default: 2)"),
+        ("keep-best", int, "epochs whose weights stay, those that scored best (default: 1)"),
     ):
         fit.add_argument(f"--{name}", type=kind, help=what, default=argparse.SUPPRESS)
     fit.add_argument("--precision", choices=("32", "bf16", "16"), help="default: the recipe's")
@@ -154,10 +158,18 @@ def _fit(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from . import Run, fit
+    from .errors import SdkError
     from .opening import open_dataset
 
+    if options.replay:
+        from .training.failures import replay
+
+        print(replay(options.replay))
+        return 0
+    if options.model is None:
+        raise SdkError("expected a dataset and a model: sdk fit DATASET MODEL")
     model = Run(options.model) if Path(options.model).is_dir() else options.model
-    taken = ("verb", "run", "traceback", "dataset", "model")
+    taken = ("verb", "run", "traceback", "dataset", "model", "replay")
     fit(open_dataset(options.dataset), model, **{k: v for k, v in vars(options).items() if k not in taken})
     return 0
 

@@ -6,7 +6,8 @@ Shape letters: B images of a batch, H x W padded pixels, h x w valid pixels of o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,21 @@ class Batch:
         """The same batch on another device."""
         images, targets = self.images.to(device), [target.to(device) for target in self.targets]
         return Batch(images, targets, self.image_ids, self.paths)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def split(self, parts: int) -> list[Batch]:
+        """The same images as at most ``parts`` smaller batches of nearly equal size."""
+        ends = np.linspace(0, len(self), min(parts, len(self)) + 1).round().astype(int).tolist()
+        return [self] if len(ends) == 2 else [self._between(*span) for span in pairwise(ends)]
+
+    def _between(self, start: int, end: int) -> Batch:
+        part = slice(start, end)
+        values = ((field.name, getattr(self.images, field.name)) for field in fields(self.images))
+        parts: dict[str, Any] = {name: None if value is None else value[part] for name, value in values}
+        images = ImageBatch(**parts)
+        return Batch(images, self.targets[part], self.image_ids[part], self.paths[part])
 
 
 @dataclass(frozen=True)

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..datasets.base import DetectionDataset
-from ..errors import NonFiniteLoss
+from ..errors import NonFiniteLoss, RunError
 from ..inference.batching import Batch
 from ..models.recipe import Recipe
 from ..reports.progress import say
-from ..results.state import TRAINING_STATE, load_training_state, save_training_state
+from ..results.files import remove_unfinished
+from ..results.state import load_training_state, newest_whole_state
 from ..results.weights import load_state, save_weights
+from .failures import MOST_PARTS, FailedStep, bad_gradients, save_failed_step
 from .optimization import AveragedWeights, lr_factor, make_optimizer
 from .plan import Plan
+from .saving import Saving, StateWriter
 
 
 class Losses(nn.Module):
@@ -39,18 +40,30 @@ class Losses(nn.Module):
 class Training:
     """What changes while training: weights, optimizer, and how far it has come."""
 
-    def __init__(self, fabric: Fabric, detector: nn.Module, recipe: Recipe, plan: Plan, folder: Path) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        detector: nn.Module,
+        recipe: Recipe,
+        plan: Plan,
+        folder: Path,
+        saving: Saving | None = None,
+    ) -> None:
         self.fabric, self.detector, self.recipe, self.plan, self.folder = fabric, detector, recipe, plan, folder
+        self.saving = saving or Saving()
         detector.to(fabric.device)
         self.averaged = None if plan.ema_decay is None else AveragedWeights(detector, plan.ema_decay)
         self.optimizer = make_optimizer(detector, recipe.optimizer, plan.lr)
         self.network, self.fabric_optimizer = fabric.setup(Losses(detector), self.optimizer)
+        self.writer = StateWriter(folder, self.saving.keep_last)
         self.step = 0
         self.epoch = 0
         self.epoch_start = 0
         self.best: float | None = None
+        self.best_epochs: dict[int, float] = {}
         self.epochs_without_gain = 0
         self.lr = 0.0
+        self.parts = 1
 
     @property
     def scored(self) -> nn.Module:
@@ -58,57 +71,113 @@ class Training:
         return self.detector if self.averaged is None else self.averaged.model
 
     def train_step(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """One step of the optimizer over some batches; the mean of every loss term, and their sum as ``loss``."""
+        """One step of the optimizer over some batches.
+
+        Returns the mean of every loss term over all images and processes, their sum as ``loss``, and the norm of the
+        gradient before it was clipped. A batch for which the device has too little memory is worked off in halves,
+        quarters or eighths, which are one step all the same.
+
+        Raises NonFiniteLoss before the weights change; the batch is then in the run folder, for ``replay``.
+        """
         plan, fabric = self.plan, self.fabric
         factor = lr_factor(plan.schedule, self.step, plan.steps, self.epoch, plan.warmup_steps)
         self.lr = plan.lr * factor
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        # What the model draws is a function of the step, so that a resumed training draws the same.
-        torch.manual_seed((plan.seed * 1_000_003 + self.step) * 4_099 + fabric.global_rank)
         self.network.train()
-        self.fabric_optimizer.zero_grad()
-        means: dict[str, float] = {}
-        for i, batch in enumerate(batches):
-            with fabric.no_backward_sync(self.network, enabled=i + 1 < len(batches)):
-                losses = self.network(batch)
-                total = torch.stack([term.float() for term in losses.values()]).sum()
-                values = torch.stack([total, *(term.float() for term in losses.values())]).detach()
-                self._require_finite(values, list(losses), batch)
-                fabric.backward(total / len(batches))
-            for name, value in zip(("loss", *losses), values.tolist()):
-                means[name] = means.get(name, 0.0) + value / len(batches)
-        if self.recipe.optimizer.clip_norm is not None:
-            # Half precision finds infinite gradients itself: it leaves the step out and lowers its scale.
-            half = plan.precision == "16-mixed"
-            means["gradient_norm"] = float(
-                fabric.clip_gradients(
-                    self.network,
-                    self.fabric_optimizer,
-                    max_norm=self.recipe.optimizer.clip_norm,
-                    error_if_nonfinite=not half,
-                )  # type: ignore[arg-type]
-            )
+        while True:
+            # What the model draws is a function of the step, so that a resumed training draws the same.
+            torch.manual_seed(step_seed(plan.seed, self.step, fabric.global_rank))
+            self.fabric_optimizer.zero_grad()
+            try:
+                means = self._backward([part for batch in batches for part in batch.split(self.parts)])
+                break
+            except torch.OutOfMemoryError as error:
+                self._use_smaller_parts(error, batches)
+        means["gradient_norm"] = self._finish_gradient(batches)
         self.fabric_optimizer.step()
         self.step += 1
         if self.averaged is not None:
             self.averaged.update(self.detector, self.step)
         return means
 
-    def _require_finite(self, values: Tensor, names: Sequence[str], batch: Batch) -> None:
-        bad = [name for name, value in zip(names, values[1:].tolist()) if not math.isfinite(value)]
+    def _backward(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """Adds up the gradients of all batches; the means of the loss terms over all images and processes."""
+        means: dict[str, float] = {}
+        images = sum(map(len, batches))
+        for i, batch in enumerate(batches):
+            with self.fabric.no_backward_sync(self.network, enabled=i + 1 < len(batches)):
+                losses = self.network(batch)
+                total = torch.stack([term.float() for term in losses.values()]).sum()
+                own = torch.stack([total, *(term.float() for term in losses.values())]).detach()
+                # A mean over processes is not finite where one of them is not, so that all stop at the same step.
+                values = self.fabric.all_reduce(own.clone(), reduce_op="mean").tolist()  # type: ignore[union-attr]
+                if not all(map(math.isfinite, values)):
+                    self._stop(batch, dict(zip(losses, own[1:].tolist())))
+                self.fabric.backward(total / (images / len(batch)))
+            for name, value in zip(("loss", *losses), values):
+                means[name] = means.get(name, 0.0) + value * (len(batch) / images)
+        return means
+
+    def _finish_gradient(self, batches: Sequence[Batch]) -> float:
+        """Clips the gradient where the recipe says so; its norm before."""
+        half = self.plan.precision == "16-mixed"
+        if half:
+            self.fabric.strategy.precision.unscale_gradients(self.optimizer)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # Half precision finds infinite gradients itself: it leaves the step out and lowers its scale.
+        if not half and not torch.isfinite(norm):
+            self._stop(batches[0], {f"gradient of {name}": math.nan for name in bad_gradients(self.detector)})
+        most = self.recipe.optimizer.clip_norm
+        if most is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+        return float(norm)
+
+    def _use_smaller_parts(self, error: torch.OutOfMemoryError, batches: Sequence[Batch]) -> None:
+        images = max(map(len, batches))
         if self.fabric.world_size > 1:
-            flags = self.fabric.all_reduce(torch.tensor(float(bool(bad)), device=values.device), reduce_op="sum")
-            if flags and not bad:  # type: ignore[truth-value]
-                raise NonFiniteLoss(f"step {self.step}: a loss term of another process is not finite")
-        if bad:
-            told = ", ".join(f"{name} = {value}" for name, value in zip(names, values[1:].tolist()) if name in bad)
-            raise NonFiniteLoss(
-                f"step {self.step} (epoch {self.epoch + 1}): {told}; images {', '.join(map(str, batch.image_ids))}; "
-                f"learning rate {self.lr:.3g}, precision {self.plan.precision}. "
-                f"The last state in {self.folder} is from before; a lower lr, longer warm-up, gradient clipping or "
-                "precision='32' are what usually helps"
-            )
+            raise RunError(
+                f"step {self.step}: process {self.fabric.global_rank} has too little memory for {images} images; "
+                "resume='auto' goes on with a smaller batch_size and more accumulate, their product unchanged"
+            ) from error
+        if self.parts >= min(MOST_PARTS, images):
+            raise error
+        self.parts *= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        say(
+            f"step {self.step}: too little memory for {images} images at once; from here on in {self.parts} parts, "
+            f"which are one step of the same {self.plan.total_batch_size} images"
+        )
+
+    def _stop(self, batch: Batch, values: dict[str, float]) -> None:
+        """Writes down the step that went wrong and raises NonFiniteLoss; what was not finite is in ``values``."""
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if not bad:
+            raise NonFiniteLoss(f"step {self.step}: a loss term of another process is not finite")
+        path = save_failed_step(
+            self.folder,
+            FailedStep(
+                model=self.detector.state_dict(),
+                batch=batch,
+                step=self.step,
+                rank=self.fabric.global_rank,
+                seed=step_seed(self.plan.seed, self.step, self.fabric.global_rank),
+                precision=self.plan.precision,
+            ),
+        )
+        told = ", ".join(f"{name} = {value}" for name, value in itertools.islice(bad.items(), 8))
+        more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
+        raise NonFiniteLoss(
+            f"step {self.step} (epoch {self.epoch + 1}): {told}{more}; "
+            f"images {', '.join(map(str, batch.image_ids))}; "
+            f"learning rate {self.lr:.3g}, precision {self.plan.precision}. "
+            f"The last state in {self.folder} is from before, and the step is kept in {path.name}: "
+            "`sdk fit --replay RUN` finds where it begins. A lower lr, longer warm-up, gradient clipping or "
+            "precision='32' are what usually helps"
+        )
 
     def end_epoch(self, figure: float | None) -> bool:
         """Counts an epoch; whether its main figure is the best so far (without a figure every epoch is)."""
@@ -118,11 +187,21 @@ class Training:
         if figure is not None:
             self.best = figure if better else self.best
             self.epochs_without_gain = 0 if better else self.epochs_without_gain + 1
+            self.best_epochs[self.epoch] = figure
+            ranked = sorted(self.best_epochs, key=lambda epoch: (-self.best_epochs[epoch], epoch))
+            self.best_epochs = {epoch: self.best_epochs[epoch] for epoch in sorted(ranked[: self.saving.keep_best])}
         return better
 
     def keep_weights(self, dataset: DetectionDataset, better: bool) -> None:
-        """Writes the weights for use."""
-        for name in ("last", "best") if better else ("last",):
+        """Writes the weights for use; where several best epochs are kept, each as ``epoch-N.safetensors`` too."""
+        names = ["last", "best"] if better else ["last"]
+        if self.saving.keep_best > 1:
+            kept = [f"epoch-{epoch}" for epoch in self.best_epochs]
+            names += [name for name in kept if name == f"epoch-{self.epoch}"]
+            for path in self.folder.glob("epoch-*.safetensors"):
+                if path.stem not in kept:
+                    path.unlink()
+        for name in names:
             save_weights(
                 self.folder / f"{name}.safetensors",
                 self.scored,
@@ -131,75 +210,57 @@ class Training:
                 category_ids=dataset.category_ids,
             )
 
+    def save_is_due(self) -> bool:
+        """Whether so many steps or minutes have passed since the last state."""
+        minutes = self.saving.save_minutes
+        late = minutes is not None and self.fabric.is_global_zero and self.writer.minutes_since() >= minutes
+        return self.step % self.saving.save_every == 0 or late
+
     def save(self) -> None:
-        """Writes everything that training goes on from."""
+        """Writes everything that training goes on from, large states beside the training."""
         if self.fabric.is_global_zero:
             state = {
                 "model": self.detector.state_dict(),
                 "averaged": None if self.averaged is None else self.averaged.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "precision": self.fabric.strategy.precision.state_dict(),
-                "step": self.step,
-                "epoch": self.epoch,
-                "epoch_start": self.epoch_start,
-                "best": self.best,
-                "epochs_without_gain": self.epochs_without_gain,
+                **{name: getattr(self, name) for name in PROGRESS},
             }
-            save_training_state(self.folder / TRAINING_STATE, state)
+            self.writer.write(state)
+
+    def finish_saving(self) -> None:
+        """Waits until what was saved is on the disk; every process goes on from here together."""
+        self.writer.finish()
         self.fabric.barrier()
 
     def restore(self) -> None:
-        """Goes back to the last saved state."""
-        path = self.folder / TRAINING_STATE
-        state = load_training_state(path)
-        load_state(self.detector, state["model"], source=str(path))
+        """Goes back to the newest saved state that is whole."""
+        found = None
+        if self.fabric.is_global_zero:
+            remove_unfinished(self.folder)
+            found = newest_whole_state(self.folder)
+        path = self.fabric.broadcast(found)
+        assert path is not None
+        self._apply(load_training_state(path), str(path))
+
+    def _apply(self, state: dict[str, Any], source: str) -> None:
+        load_state(self.detector, state["model"], source=source)
         if self.averaged is not None:
-            load_state(self.averaged.model, state["averaged"], source=str(path))
+            load_state(self.averaged.model, state["averaged"], source=source)
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.step, self.epoch, self.epoch_start = state["step"], state["epoch"], state["epoch_start"]
-        self.best = state["best"]
-        self.epochs_without_gain = state["epochs_without_gain"]
+        for name in PROGRESS:
+            # States of earlier versions know fewer of these.
+            setattr(self, name, state.get(name, getattr(self, name)))
 
 
-class Interruption:
-    """Turns SIGINT and SIGTERM into a wish to stop at the next step; a second one stops at once."""
+PROGRESS = ("step", "epoch", "epoch_start", "best", "best_epochs", "epochs_without_gain", "parts")
+"""What a training state holds besides tensors."""
 
-    def __init__(self, fabric: Fabric) -> None:
-        self.fabric = fabric
-        self.signal: int | None = None
-        self.previous: dict[int, Any] = {}
 
-    def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self._wish)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def _wish(self, number: int, frame: object) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
-
-    def wanted(self) -> bool:
-        """Whether any process was asked to stop; all processes agree."""
-        if self.fabric.world_size == 1:
-            return self.signal is not None
-        wish = torch.tensor(float(self.signal or 0), device=self.fabric.device)
-        largest = int(self.fabric.all_reduce(wish, reduce_op="max"))  # type: ignore[arg-type]
-        self.signal = largest or None
-        return bool(largest)
-
-    def leave(self, step: int) -> NoReturn:
-        """Ends the training as the signal asks."""
-        say(f"stopped at step {step}; resume='auto' goes on from there")
-        if self.signal == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
-        raise KeyboardInterrupt
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of what a model draws in a step."""
+    return (seed * 1_000_003 + step) * 4_099 + rank
 
 
 def grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:

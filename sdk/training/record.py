@@ -16,7 +16,7 @@ from ..datasets.base import DetectionDataset
 from ..errors import RunError
 from ..models.recipe import Recipe
 from ..results.manifest import MANIFEST, read_manifest, versions
-from ..results.state import TRAINING_STATE
+from ..results.state import kept_states
 from .plan import Plan
 
 
@@ -39,7 +39,7 @@ def run_folder(out: str | os.PathLike | None, name: str, resume: str | None) -> 
         return folder, False
     if resume is None:
         raise RunError(f"{folder}: holds a run; resume='auto' goes on with it, another out= begins anew")
-    return folder, (folder / TRAINING_STATE).exists()
+    return folder, bool(kept_states(folder))
 
 
 def describe(recipe: Recipe, plan: Plan, train: DetectionDataset, detector: nn.Module) -> dict[str, Any]:

@@ -26,9 +26,12 @@ from ..reports.text import headline
 from ..results.files import write_json
 from ..results.manifest import MANIFEST
 from ..results.run import Run, load, require_fitting
-from ..training.loop import Interruption, Training, grouped
+from ..training.interruption import Interruption
+from ..training.loop import Training, grouped
 from ..training.plan import default_transforms, make_fabric, make_plan, samplers, tell
+from ..training.ranks import Watch, share_cores
 from ..training.record import describe, require_same_training, run_folder
+from ..training.saving import Saving
 from ..training.tracking import MetricsLog
 
 
@@ -53,6 +56,9 @@ def fit(
     out: str | os.PathLike | None = None,
     resume: str | None = None,
     save_every: int = 500,
+    save_minutes: float | None = None,
+    keep_last: int = 2,
+    keep_best: int = 1,
 ) -> Run:
     """Trains a detector by its recipe, scores it after every epoch, and keeps the best and the last weights.
 
@@ -71,7 +77,8 @@ def fit(
         seed: decides order, augmentation and everything drawn inside the model.
         out: run folder; by default ``runs/<model>``, with a number where that is taken.
         resume: ``auto`` goes on from the run folder's last state where there is one.
-        save_every: steps between saved states, besides the one after every epoch.
+        save_every, save_minutes: steps or minutes between saved states, besides the one after every epoch.
+        keep_last, keep_best: how many of the newest states stay, and how many epochs' weights, those that scored best.
 
     Returns:
         The run, with its best weights.
@@ -82,6 +89,7 @@ def fit(
         RunError: when ``out`` holds another run, or the run to resume is of another training.
         KeyboardInterrupt, SystemExit: on SIGINT or SIGTERM, after the state was saved.
     """
+    saving = Saving(save_every, save_minutes, keep_last, keep_best)
     train, scored_on = training_splits(dataset, validation)
     if isinstance(model, str) and not Path(model).exists():
         from .. import models
@@ -100,6 +108,7 @@ def fit(
 
     fabric = make_fabric(recipe, precision, devices, nodes, strategy)
     fabric.launch()
+    share_cores(fabric)
     workers = default_workers() if workers is None else workers
     loader = Loader(
         train,
@@ -130,12 +139,12 @@ def fit(
 
     if recipe.sync_batch_norm and fabric.world_size > 1:
         detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
-    training = Training(fabric, detector, recipe, plan, folder)
+    training = Training(fabric, detector, recipe, plan, folder, saving)
     if resumed:
         training.restore()
     log = MetricsLog(folder, training.step) if fabric.is_global_zero else None
     progress = Progress(plan.steps, plan.total_batch_size, start=training.step, shown=fabric.is_global_zero)
-    with Interruption(fabric) as interruption, progress:
+    with Watch(fabric), Interruption(fabric) as interruption, progress:
         while training.epoch < plan.epochs and not (patience and training.epochs_without_gain >= patience):
             loader.set_epoch(training.epoch, start_batch=(training.step - training.epoch_start) * accumulate)
             for group in grouped(loader, accumulate):
@@ -143,10 +152,11 @@ def fit(
                 progress.show(training.step, f"epoch {training.epoch + 1}/{plan.epochs}", losses)
                 if log is not None and training.step % plan.log_every == 0:
                     log.step(training.step, training.epoch + 1, {"lr": training.lr, **losses})
-                if training.step % save_every == 0:
+                stop, save = interruption.agreed(training.save_is_due())
+                if save or stop:
                     training.save()
-                if interruption.wanted():
-                    training.save()
+                if stop:
+                    training.finish_saving()
                     interruption.leave(training.step)
             report = None
             if scored_on is not None:
@@ -159,6 +169,7 @@ def fit(
                     say(f"epoch {training.epoch}: {headline(report)}{', the best so far' if better else ''}")
                 draw_curves(folder)
             training.save()
+        training.finish_saving()
     run = Run(folder, model=detector)
     if log is not None:
         log.close()
