@@ -80,7 +80,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         norm1, norm2 = (self.get_submodule(name) for name in self.norm_names)
         out = norm2(self.conv2(self.relu(norm1(self.conv1(x)))))
-        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out += x if self.downsample is None else self.downsample(x)
+        return self.relu(out)
 
 
 class Bottleneck(nn.Module):
@@ -140,7 +141,8 @@ class Bottleneck(nn.Module):
         out = self.plug(self.relu(norm1(self.conv1(x))), "conv1")
         out = self.plug(self.relu(norm2(self.conv2(out))), "conv2")
         out = self.plug(norm3(self.conv3(out)), "conv3")
-        return out + (x if self.downsample is None else self.downsample(x))
+        out += x if self.downsample is None else self.downsample(x)
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.unactivated(x))

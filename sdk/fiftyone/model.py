@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import fiftyone as fo
@@ -9,7 +10,7 @@ import numpy as np
 from fiftyone.core.models import Model
 
 from ..evaluators.collecting import encode_masks
-from ..inference.running import detect
+from ..inference.running import detect, ready
 from ..results.run import load
 from .labels import to_label
 
@@ -22,7 +23,8 @@ class FiftyOneModel(Model):
     """
 
     def __init__(self, what: Any, score_threshold: float | None = None) -> None:
-        self.trained = load(what)
+        trained = load(what)
+        self.trained = replace(trained, model=ready(trained.model))
         self.score_threshold = score_threshold
 
     @property

@@ -26,7 +26,7 @@ from ..models.tta import TTA
 from ..reports.progress import Progress
 from ..results.manifest import MANIFEST
 from .batching import CollateViews
-from .running import predicted, recipe_views
+from .running import predicted, ready, recipe_views
 
 
 def are_predictions(what: Any) -> bool:
@@ -104,10 +104,10 @@ def collect(
     evaluator: Evaluator | None = None
     progress = Progress(len(loader), batch_size, shown=fabric.is_global_zero)
     training = model.training
-    model.eval()
+    used = ready(model).eval()
     with torch.no_grad(), fabric.autocast(), progress:
         for done, views in enumerate(loader, start=1):
-            found = predicted(model, [view.to(fabric.device) for view in views], recipe, tta)
+            found = predicted(used, [view.to(fabric.device) for view in views], recipe, tta)
             image_ids = views[0].image_ids
             if evaluator is None:
                 evaluator = evaluator_for_model(dataset, model, found[0].masks is not None, protocol)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from torch import Tensor
 from ..datasets.reading import read_image
 from ..errors import SdkError
 
+T = TypeVar("T")
+R = TypeVar("R")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -54,6 +58,25 @@ def as_pixels(source: Any) -> np.ndarray:
     if hasattr(source, "convert"):
         return np.array(source.convert("RGB"))
     raise SdkError(f"{type(source).__name__}: expected a path, an array, a tensor or a PIL image")
+
+
+def ahead(work: Callable[[T], R], items: Iterable[T], threads: int = 2) -> Iterator[R]:
+    """``work`` of every item, in order, done by ``threads`` threads while the one before is being used.
+
+    At most ``threads`` results are held besides the one in use; an error in ``work`` is raised where its result is due.
+    """
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def picture_names(sources: Sequence[Any]) -> list[str]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import SdkError
+from ..inference.batching import Batch
 from ..inference.prediction import Prediction
-from ..inference.running import detect, single_device
-from ..inference.sources import as_pixels, picture_names, sources_of
+from ..inference.running import detect_views, ready, single_device, views_of
+from ..inference.sources import ahead, as_pixels, picture_names, sources_of
 from ..models.tta import TTA
 from ..reports.drawing import draw_detections
 from ..reports.pictures import save_image
@@ -58,11 +63,17 @@ def predict(
             raise SdkError(f"{folder}: images are read from this folder; give another one for the pictures")
         folder.mkdir(parents=True, exist_ok=True)
     names = picture_names(sources)
-    found: list[Prediction] = []
-    for start in range(0, len(sources), batch_size):
-        part = sources[start : start + batch_size]
+    trained = replace(trained, model=ready(trained.model))
+
+    def prepared(part: Sequence[Any]) -> tuple[list[np.ndarray], list[Batch]]:
         pixels = [as_pixels(source) for source in part]
-        for place, (source, image, detections) in enumerate(zip(part, pixels, detect(trained, pixels, tta)), start):
+        return pixels, views_of(trained, pixels, tta)
+
+    found: list[Prediction] = []
+    parts = [sources[start : start + batch_size] for start in range(0, len(sources), batch_size)]
+    for pixels, views in ahead(prepared, parts):
+        for image, detections in zip(pixels, detect_views(trained, views, tta)):
+            source, name = sources[len(found)], names[len(found)]
             if score_threshold is not None:
                 detections = detections[detections.scores >= score_threshold]
             path = source if isinstance(source, Path) else None
@@ -70,7 +81,7 @@ def predict(
             if draw or folder is not None:
                 drawn = draw_detections(image, detections, trained.classes, draw_threshold)
             if folder is not None and drawn is not None:
-                save_image(folder / f"{names[place]}.png", drawn)
+                save_image(folder / f"{name}.png", drawn)
             fields = vars(detections)
             found.append(Prediction(**fields, classes=trained.classes, path=path, drawn=drawn if draw else None))
     return found[0] if single else found

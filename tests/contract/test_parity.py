@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdk import models
+from sdk.models.folding import for_inference, inference_batch
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
 QUICK = (
@@ -16,6 +17,7 @@ QUICK = (
     "retinanet_r50_fpn_1x_coco",
 )
 """Run always; the others with ``-m long``."""
+FOLDED = ("faster_rcnn_r50_fpn_1x_coco", "retinanet_r50_fpn_1x_coco")
 CASES = sorted({*QUICK, *(file.name.removesuffix(".npz") for file in (PARITY / "cases").glob("*.npz"))})
 
 
@@ -37,3 +39,15 @@ def test_it_gives_the_published_numbers(check, shared, name):
     assert share >= 0.97, told
     equal, told = check.check_losses(name, models, shared / "parity")
     assert equal, told
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FOLDED else pytest.mark.long) for n in CASES])
+def test_made_for_inference_it_gives_them_too(check, shared, name, monkeypatch):
+    def folded(*arguments):
+        case, model, batch, extra = load(*arguments)
+        return case, for_inference(model), inference_batch(batch), extra
+
+    load = check.load
+    monkeypatch.setattr(check, "load", folded)
+    share, told = check.check_outputs(name, models, shared / "parity")
+    assert share >= 0.97, told
