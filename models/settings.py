@@ -33,6 +33,7 @@ class DenseTest:
     nms_threshold: float = 0.5
     max_per_image: int = 100
     candidates_per_level: int = 1000
+    soft_nms: SoftNMS | None = None
 
 
 @dataclass

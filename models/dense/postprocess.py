@@ -81,7 +81,14 @@ def detections_from_candidates(
     boxes = to_output_frame(boxes, images, index)
     if factors is not None:
         scores = scores * factors
-    keep, scores = suppress(boxes, scores, labels, nms_threshold=test.nms_threshold, max_per_image=test.max_per_image)
+    keep, scores = suppress(
+        boxes,
+        scores,
+        labels,
+        nms_threshold=test.nms_threshold,
+        max_per_image=test.max_per_image,
+        soft_nms=test.soft_nms,
+    )
     return Detections(boxes[keep], scores, labels[keep])
 
 

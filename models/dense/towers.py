@@ -6,10 +6,11 @@ Shape letters: B images, C channels, H x W locations.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 
-from ..layers import ConvModule, Norm
+from ..layers import GN, ConvModule, Norm
 
 
 def tower(
@@ -40,3 +41,18 @@ def tower(
             for index in range(depth)
         )
     )
+
+
+@dataclass(frozen=True)
+class Tower:
+    """Builds one of a head's towers; fields as of ``tower``."""
+
+    in_channels: int = 256
+    channels: int = 256
+    depth: int = 4
+    norm: Norm | None = GN
+    bias: bool | None = None
+    last_conv: Callable[..., nn.Module] = nn.Conv2d
+
+    def __call__(self) -> nn.Sequential:
+        return tower(self.in_channels, self.channels, self.depth, self.norm, bias=self.bias, last_conv=self.last_conv)

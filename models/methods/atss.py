@@ -23,12 +23,13 @@ from ..dense.anchor_targets import batch_objects
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.points import centerness_of
 from ..dense.postprocess import dense_detections
-from ..dense.towers import tower
+from ..dense.towers import Tower
 from ..detectors.single_stage import SingleStageDetector
 from ..distributed import mean_count, reduce_mean
-from ..layers import GN, Scale
+from ..layers import Scale
 from ..layers.init import bias_for_prior, init_normal
 from ..losses import FocalLoss, GIoULoss, soft_binary_cross_entropy
+from ..losses.iou import OverlapLoss
 from ..necks.fpn import FPN
 from ..priors import AnchorGrid, anchor_grid
 from ..settings import DenseTest
@@ -49,27 +50,34 @@ class ATSSHead(DenseHead):
     """Classification and regression towers; outputs are (logits, codes, centerness) of each level.
 
     logits: (B, K, H, W), by sigmoid. codes: (B, 4, H, W) deltas. centerness: (B, 1, H, W), by sigmoid.
-    box_weight and centerness_weight: weights of their losses.
+    towers: builds each of the two. anchors: one for each location. centerness_weight: of its loss.
     """
 
     def __init__(
-        self, *, num_classes: int, channels: int = 256, box_weight: float = 2.0, centerness_weight: float = 1.0
+        self,
+        *,
+        num_classes: int,
+        towers: Tower | None = None,
+        anchors: AnchorGrid | None = None,
+        coder: DeltaCoder | None = None,
+        assigner: ATSSAssigner | None = None,
+        class_loss: FocalLoss | None = None,
+        box_loss: OverlapLoss | None = None,
+        centerness_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.anchors, self.coder = square_anchors(), DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2))
-        self.assigner = ATSSAssigner()
-        self.class_loss, self.box_loss, self.centerness_weight = (
-            FocalLoss(),
-            GIoULoss(weight=box_weight),
-            centerness_weight,
-        )
-        self.cls_convs = tower(channels, channels, 4, GN)
-        self.reg_convs = tower(channels, channels, 4, GN)
-        self.atss_cls = nn.Conv2d(channels, num_classes, 3, padding=1)
-        self.atss_reg = nn.Conv2d(channels, 4, 3, padding=1)
-        self.atss_centerness = nn.Conv2d(channels, 1, 3, padding=1)
-        self.scales = nn.ModuleList(Scale() for _ in STRIDES)
+        towers = towers or Tower()
+        self.anchors, self.coder = anchors or square_anchors(), coder or DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2))
+        self.assigner = assigner or ATSSAssigner()
+        self.class_loss, self.box_loss = class_loss or FocalLoss(), box_loss or GIoULoss(weight=2.0)
+        self.centerness_weight = centerness_weight
+        self.cls_convs = towers()
+        self.reg_convs = towers()
+        self.atss_cls = nn.Conv2d(towers.channels, num_classes, 3, padding=1)
+        self.atss_reg = nn.Conv2d(towers.channels, 4, 3, padding=1)
+        self.atss_centerness = nn.Conv2d(towers.channels, 1, 3, padding=1)
+        self.scales = nn.ModuleList(Scale() for _ in self.anchors.strides)
         init_normal(self)
         nn.init.constant_(self.atss_cls.bias, bias_for_prior(0.01))  # type: ignore[arg-type]
 

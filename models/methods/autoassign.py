@@ -9,7 +9,6 @@ Shape letters: B images, P points of all levels, K classes, N objects of an imag
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +20,9 @@ from ..boxes import box_centres
 from ..dense.head import all_by_prior, by_prior, feature_sizes
 from ..dense.points import level_points, per_point
 from ..dense.postprocess import dense_detections
-from ..dense.towers import tower
+from ..dense.towers import Tower
 from ..detectors.single_stage import SingleStageDetector
 from ..distributed import mean_count, reduce_mean
-from ..layers import GN
 from ..layers.init import bias_for_prior
 from ..necks.fpn import FPN
 from ..settings import DenseTest
@@ -59,7 +57,7 @@ class AutoAssignHead(FCOSHead):
     def __init__(self, *, num_classes: int) -> None:
         super().__init__(
             num_classes=num_classes,
-            build_tower=partial(tower, 256, 256, 4, GN, bias=True),
+            build_tower=Tower(bias=True),
             normalized=True,
             centerness_on_reg=True,
         )

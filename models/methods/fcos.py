@@ -21,10 +21,10 @@ from ..coders import DistanceCoder
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.points import centerness_of, level_points, per_point
 from ..dense.postprocess import dense_detections
-from ..dense.towers import tower
+from ..dense.towers import Tower
 from ..detectors.single_stage import SingleStageDetector
 from ..distributed import mean_count, reduce_mean
-from ..layers import GN, Scale
+from ..layers import Scale
 from ..layers.init import bias_for_prior, init_normal
 from ..losses import BoxLoss, FocalLoss, IoULoss, soft_binary_cross_entropy
 from ..necks.fpn import FPN
@@ -36,7 +36,7 @@ RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, f
 """The longest distances to a side, in pixels, for which each level is responsible (section 3.2)."""
 
 fcos_pyramid = partial(FPN, start=1, extra="output", relu_before_extra=True)
-group_normalized_tower = partial(tower, 256, 256, 4, GN)
+group_normalized_tower = Tower()
 
 
 def point_targets(
@@ -81,7 +81,7 @@ class FCOSHead(DenseHead):
     build_tower: makes one tower of ``channels`` channels. normalized: distances are rectified and in units of the
     stride, rather than exponentials in pixels. center_radius: points of an object lie at most this many strides from
     its centre; anywhere inside it where none. centerness_on_reg: the regression tower predicts centerness, rather than
-    the classification tower.
+    the classification tower. ranges: the longest distances for which each of the ``strides`` is responsible.
     """
 
     def __init__(
@@ -93,24 +93,27 @@ class FCOSHead(DenseHead):
         normalized: bool = False,
         center_radius: float | None = None,
         centerness_on_reg: bool = False,
+        strides: Sequence[int] = STRIDES,
+        ranges: Sequence[tuple[float, float]] = RANGES,
+        class_loss: FocalLoss | None = None,
         box_loss: BoxLoss | None = None,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.strides, self.ranges = num_classes, tuple(strides), tuple(ranges)
         self.normalized, self.center_radius, self.centerness_on_reg = normalized, center_radius, centerness_on_reg
-        self.coder, self.class_loss, self.box_loss = DistanceCoder(), FocalLoss(), box_loss or IoULoss()
+        self.coder, self.class_loss, self.box_loss = DistanceCoder(), class_loss or FocalLoss(), box_loss or IoULoss()
         self.cls_convs = build_tower()
         self.reg_convs = build_tower()
         self.conv_cls = nn.Conv2d(channels, num_classes, 3, padding=1)
         self.conv_reg = nn.Conv2d(channels, 4, 3, padding=1)
         self.conv_centerness = nn.Conv2d(channels, 1, 3, padding=1)
-        self.scales = nn.ModuleList(Scale() for _ in STRIDES)
+        self.scales = nn.ModuleList(Scale() for _ in self.strides)
         init_normal(self)
         nn.init.constant_(self.conv_cls.bias, bias_for_prior(0.01))  # type: ignore[arg-type]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         logits, distances, centerness = [], [], []
-        for x, scale, stride in zip(features, self.scales, STRIDES, strict=True):
+        for x, scale, stride in zip(features, self.scales, self.strides, strict=True):
             scored, located = self.cls_convs(x), self.reg_convs(x)
             logits.append(self.conv_cls(scored))
             # An exponential, or a distance of a large stride, leaves the range of half precision.
@@ -123,10 +126,10 @@ class FCOSHead(DenseHead):
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
     ) -> dict[str, Tensor]:
         logits, distances, centerness = outputs
-        levels = level_points(feature_sizes(logits), STRIDES, logits[0].device)
+        levels = level_points(feature_sizes(logits), self.strides, logits[0].device)
         points = torch.cat(levels)
-        ranges = torch.stack([per_point(ends, levels) for ends in zip(*RANGES, strict=True)], dim=1)
-        reach = None if self.center_radius is None else per_point(STRIDES, levels) * self.center_radius
+        ranges = torch.stack([per_point(ends, levels) for ends in zip(*self.ranges, strict=True)], dim=1)
+        reach = None if self.center_radius is None else per_point(self.strides, levels) * self.center_radius
         each = [point_targets(points, ranges, target, self.num_classes, reach) for target in targets]
         labels = torch.cat([one[0] for one in each])
         positive = labels < self.num_classes
@@ -151,7 +154,7 @@ class FCOSHead(DenseHead):
         return dense_detections(
             [by_prior(level, self.num_classes).sigmoid() for level in logits],
             [by_prior(level, 4) for level in distances],
-            level_points(feature_sizes(logits), STRIDES, logits[0].device),
+            level_points(feature_sizes(logits), self.strides, logits[0].device),
             self.coder.decode,
             images,
             test,

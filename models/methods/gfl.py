@@ -25,16 +25,18 @@ from ..dense.anchor_targets import batch_objects
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.points import level_points, per_point
 from ..dense.postprocess import dense_detections
-from ..dense.towers import tower
+from ..dense.towers import Tower
 from ..detectors.single_stage import SingleStageDetector
 from ..distributed import mean_count, reduce_mean
-from ..layers import GN, Scale
+from ..layers import Scale
 from ..layers.init import bias_for_prior, init_normal
 from ..losses import GIoULoss
+from ..losses.iou import OverlapLoss
 from ..losses.reduce import weighted_sum
+from ..priors import AnchorGrid
 from ..settings import DenseTest
 from ..structures import Detections, ImageBatch, Targets
-from .atss import STRIDES, output_pyramid, square_anchors
+from .atss import output_pyramid, square_anchors
 
 
 def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, normalizer: Tensor) -> Tensor:
@@ -89,19 +91,30 @@ class GFLHead(DenseHead):
     """Classification and regression towers; outputs are (logits, sides) of each level.
 
     logits: (B, K, H, W), by sigmoid. sides: (B, 4 (R + 1), H, W), logits of the distances to the left, top, right and
-    bottom side, in strides.
+    bottom side, in strides. towers: builds each of the two. longest: R. side_weight: of the distribution focal loss.
     """
 
-    def __init__(self, *, num_classes: int, channels: int = 256, longest: int = 16) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        towers: Tower | None = None,
+        anchors: AnchorGrid | None = None,
+        assigner: ATSSAssigner | None = None,
+        box_loss: OverlapLoss | None = None,
+        side_weight: float = 0.25,
+        longest: int = 16,
+    ) -> None:
         super().__init__()
         self.num_classes, self.longest = num_classes, longest
-        self.anchors, self.assigner, self.coder = square_anchors(), ATSSAssigner(), DistanceCoder()
-        self.box_loss, self.side_weight = GIoULoss(weight=2.0), 0.25
-        self.cls_convs = tower(channels, channels, 4, GN)
-        self.reg_convs = tower(channels, channels, 4, GN)
-        self.gfl_cls = nn.Conv2d(channels, num_classes, 3, padding=1)
-        self.gfl_reg = nn.Conv2d(channels, 4 * (longest + 1), 3, padding=1)
-        self.scales = nn.ModuleList(Scale() for _ in STRIDES)
+        towers = towers or Tower()
+        self.anchors, self.assigner = anchors or square_anchors(), assigner or ATSSAssigner()
+        self.coder, self.box_loss, self.side_weight = DistanceCoder(), box_loss or GIoULoss(weight=2.0), side_weight
+        self.cls_convs = towers()
+        self.reg_convs = towers()
+        self.gfl_cls = nn.Conv2d(towers.channels, num_classes, 3, padding=1)
+        self.gfl_reg = nn.Conv2d(towers.channels, 4 * (longest + 1), 3, padding=1)
+        self.scales = nn.ModuleList(Scale() for _ in self.anchors.strides)
         self.integral = Integral(longest)
         init_normal(self)
         nn.init.constant_(self.gfl_cls.bias, bias_for_prior(0.01))  # type: ignore[arg-type]
@@ -120,8 +133,8 @@ class GFLHead(DenseHead):
             [self.assigner(levels, target.boxes) for target in targets], targets, self.num_classes
         )
         positive = labels < self.num_classes
-        stride = per_point(STRIDES, levels)
-        points = torch.cat(level_points(sizes, STRIDES, device, offset=0)) / stride[:, None]
+        stride = per_point(self.anchors.strides, levels)
+        points = torch.cat(level_points(sizes, self.anchors.strides, device, offset=0)) / stride[:, None]
         return SideTargets(
             labels=labels,
             positive=positive,
@@ -168,9 +181,9 @@ class GFLHead(DenseHead):
             [by_prior(level, self.num_classes).sigmoid() for level in logits],
             [
                 self.integral(by_prior(level, 4 * (self.longest + 1))) * stride
-                for level, stride in zip(sides, STRIDES, strict=True)
+                for level, stride in zip(sides, self.anchors.strides, strict=True)
             ],
-            level_points(feature_sizes(logits), STRIDES, logits[0].device, offset=0),
+            level_points(feature_sizes(logits), self.anchors.strides, logits[0].device, offset=0),
             self.coder.decode,
             images,
             test,

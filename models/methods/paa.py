@@ -24,8 +24,11 @@ from ..dense.anchor_targets import batch_objects
 from ..dense.head import all_by_prior, by_prior, feature_sizes
 from ..dense.points import per_point
 from ..dense.postprocess import multiclass_nms
+from ..dense.towers import Tower
 from ..detectors.single_stage import SingleStageDetector
-from ..losses import soft_binary_cross_entropy
+from ..losses import GIoULoss, soft_binary_cross_entropy
+from ..losses.iou import OverlapLoss
+from ..priors import AnchorGrid
 from ..settings import DenseTest
 from ..structures import Detections, ImageBatch, Targets
 from .atss import ATSSHead, output_pyramid
@@ -140,8 +143,21 @@ def vote(
 class PAAHead(ATSSHead):
     """ATSS's head with probabilistic assignment; its third output is the IoU of the box, by sigmoid."""
 
-    def __init__(self, *, num_classes: int) -> None:
-        super().__init__(num_classes=num_classes, box_weight=1.3, centerness_weight=0.5)
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        towers: Tower | None = None,
+        anchors: AnchorGrid | None = None,
+        box_loss: OverlapLoss | None = None,
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            towers=towers,
+            anchors=anchors,
+            box_loss=box_loss or GIoULoss(weight=1.3),
+            centerness_weight=0.5,
+        )
         self.candidates = MaxIoUAssigner(positive=0.1, negative=0.1)
 
     @torch.no_grad()

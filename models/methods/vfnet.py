@@ -9,6 +9,7 @@ Shape letters: B images, L levels, H x W locations of a level, P points of all l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -22,21 +23,24 @@ from ..dense.anchor_targets import batch_objects
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.points import kernel_taps, level_points, scaled_gradient
 from ..dense.postprocess import dense_detections
-from ..dense.towers import tower
+from ..dense.towers import Tower
 from ..detectors.single_stage import SingleStageDetector
 from ..distributed import mean_count, reduce_mean
 from ..layers import GN, ConvModule, Scale
 from ..layers.deform import GuidedDeformConv2d
 from ..layers.init import bias_for_prior, init_normal
 from ..losses import GIoULoss
+from ..losses.iou import OverlapLoss
 from ..losses.reduce import weighted_sum
+from ..priors import AnchorGrid
 from ..settings import DenseTest
 from ..structures import Detections, ImageBatch, Targets
-from .atss import STRIDES, square_anchors
+from .atss import square_anchors
 from .fcos import fcos_pyramid
 
-UNITS = (64, 128, 256, 512, 1024)
-"""Pixels in which each level predicts distances."""
+TOWER = Tower(depth=3)
+UNIT = 8
+"""Strides in which each level predicts distances."""
 
 
 def varifocal_loss(
@@ -62,24 +66,33 @@ class VFNetHead(DenseHead):
     """Towers, a first box, and its refinement; outputs are (logits, refined, first) of each level.
 
     logits: (B, K, H, W), by sigmoid. refined and first: (B, 4, H, W) distances in pixels to the left, top, right and
-    bottom side. last_conv: builds the last convolution of each tower.
+    bottom side. towers: builds each of the two.
     """
 
     def __init__(
-        self, *, num_classes: int, channels: int = 256, last_conv: Callable[..., nn.Module] = nn.Conv2d
+        self,
+        *,
+        num_classes: int,
+        towers: Tower = TOWER,
+        anchors: AnchorGrid | None = None,
+        assigner: ATSSAssigner | None = None,
+        first_loss: OverlapLoss | None = None,
+        refined_loss: OverlapLoss | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.anchors, self.assigner, self.coder = square_anchors(), ATSSAssigner(), DistanceCoder()
-        self.first_loss, self.refined_loss = GIoULoss(weight=1.5), GIoULoss(weight=2.0)
-        self.cls_convs = tower(channels, channels, 3, GN, last_conv=last_conv)
-        self.reg_convs = tower(channels, channels, 3, GN, last_conv=last_conv)
+        channels = towers.channels
+        self.anchors, self.assigner = anchors or square_anchors(), assigner or ATSSAssigner()
+        self.coder = DistanceCoder()
+        self.first_loss, self.refined_loss = first_loss or GIoULoss(weight=1.5), refined_loss or GIoULoss(weight=2.0)
+        self.cls_convs = towers()
+        self.reg_convs = towers()
         self.vfnet_reg_conv = ConvModule(channels, channels, 3, padding=1, norm=GN, activation=nn.ReLU(inplace=True))
         self.vfnet_reg = nn.Conv2d(channels, 4, 3, padding=1)
-        self.scales = nn.ModuleList(Scale() for _ in STRIDES)
+        self.scales = nn.ModuleList(Scale() for _ in self.anchors.strides)
         self.vfnet_reg_refine_dconv = GuidedDeformConv2d(channels, channels, 3, padding=1)
         self.vfnet_reg_refine = nn.Conv2d(channels, 4, 3, padding=1)
-        self.scales_refine = nn.ModuleList(Scale() for _ in STRIDES)
+        self.scales_refine = nn.ModuleList(Scale() for _ in self.anchors.strides)
         self.vfnet_cls_dconv = GuidedDeformConv2d(channels, channels, 3, padding=1)
         self.vfnet_cls = nn.Conv2d(channels, num_classes, 3, padding=1)
         init_normal(self)
@@ -89,8 +102,9 @@ class VFNetHead(DenseHead):
         logits, refined, first = [], [], []
         for level, x in enumerate(features):
             scored, located = self.cls_convs(x), self.reg_convs(x)
-            rough = self.scales[level](self.vfnet_reg(self.vfnet_reg_conv(located))).float().exp() * UNITS[level]
-            offsets = star_offsets(scaled_gradient(rough, 0.1), STRIDES[level])
+            stride = self.anchors.strides[level]
+            rough = self.scales[level](self.vfnet_reg(self.vfnet_reg_conv(located))).float().exp() * (UNIT * stride)
+            offsets = star_offsets(scaled_gradient(rough, 0.1), stride)
             located = F.relu(self.vfnet_reg_refine_dconv(located, offsets))
             factor = self.scales_refine[level](self.vfnet_reg_refine(located)).float().exp()
             logits.append(self.vfnet_cls(F.relu(self.vfnet_cls_dconv(scored, offsets))))
@@ -111,7 +125,9 @@ class VFNetHead(DenseHead):
         )
         positive = labels < self.num_classes
         wanted = boxes[positive]
-        points = torch.cat(level_points(sizes, STRIDES, device, offset=0)).expand(len(targets), -1, -1)[positive]
+        points = torch.cat(level_points(sizes, self.anchors.strides, device, offset=0)).expand(len(targets), -1, -1)[
+            positive
+        ]
         losses, overlap = {}, wanted.new_zeros(0)
         for name, distances, box_loss in (
             ("loss_bbox", first, self.first_loss),
@@ -131,7 +147,7 @@ class VFNetHead(DenseHead):
         return dense_detections(
             [by_prior(level, self.num_classes).sigmoid() for level in logits],
             [by_prior(level, 4) for level in refined],
-            level_points(feature_sizes(logits), STRIDES, logits[0].device, offset=0),
+            level_points(feature_sizes(logits), self.anchors.strides, logits[0].device, offset=0),
             self.coder.decode,
             images,
             test,
@@ -146,6 +162,6 @@ def vfnet(
     return SingleStageDetector(
         backbone=body,
         neck=fcos_pyramid(body.out_channels),
-        bbox_head=VFNetHead(num_classes=num_classes, last_conv=last_conv),
+        bbox_head=VFNetHead(num_classes=num_classes, towers=replace(TOWER, last_conv=last_conv)),
         test=DenseTest(nms_threshold=0.6),
     )

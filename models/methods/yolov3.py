@@ -42,13 +42,15 @@ class YoloTest(DenseTest):
     objectness_threshold: float = 0.005
 
 
-def yolo_anchors() -> AnchorGrid:
-    """Anchors centred on the middle of each cell (section 2.3)."""
+def yolo_anchors(
+    strides: Sequence[int] = STRIDES, sizes: Sequence[Sequence[tuple[float, float]]] = ANCHORS
+) -> AnchorGrid:
+    """Anchors of (width, height) centred on the middle of each cell (section 2.3)."""
     bases = []
-    for stride, sizes in zip(STRIDES, ANCHORS, strict=True):
-        half = torch.tensor(sizes, dtype=torch.float32) / 2
+    for stride, level in zip(strides, sizes, strict=True):
+        half = torch.tensor(level, dtype=torch.float32) / 2
         bases.append(torch.cat((stride / 2 - half, stride / 2 + half), dim=1))
-    return AnchorGrid(STRIDES, bases)
+    return AnchorGrid(strides, bases)
 
 
 def encode(anchors: Tensor, boxes: Tensor, strides: Tensor) -> Tensor:
@@ -68,7 +70,7 @@ def decode(anchors: Tensor, codes: Tensor, strides: Tensor) -> Tensor:
 def responsible_anchors(grid: AnchorGrid, sizes: Sequence[tuple[int, int]], boxes: Tensor) -> Tensor:
     """(P,) bool: the centre of one of the (N, 4) boxes lies in the anchor's cell."""
     flags = []
-    for (height, width), stride, count in zip(sizes, STRIDES, grid.anchors_per_location, strict=True):
+    for (height, width), stride, count in zip(sizes, grid.strides, grid.anchors_per_location, strict=True):
         cell = (box_centres(boxes) / stride).floor().long()
         flag = torch.zeros(height, width, dtype=torch.bool, device=boxes.device)
         flag[cell[:, 1].clamp(0, height - 1), cell[:, 0].clamp(0, width - 1)] = True
@@ -82,9 +84,9 @@ class YOLOV3Head(DenseHead):
     Each anchor has centre (2), size (2), objectness and K class logits.
     """
 
-    def __init__(self, *, num_classes: int, in_channels: Sequence[int]) -> None:
+    def __init__(self, *, num_classes: int, in_channels: Sequence[int], anchors: AnchorGrid | None = None) -> None:
         super().__init__()
-        self.num_classes, self.anchors, self.assigner = num_classes, yolo_anchors(), GridAssigner()
+        self.num_classes, self.anchors, self.assigner = num_classes, anchors or yolo_anchors(), GridAssigner()
         self.centre_weight = self.size_weight = 2.0
         count = self.anchors.anchors_per_location[0]
         self.convs_bridge = nn.ModuleList(leaky_conv(c, 2 * c, 3) for c in in_channels)
@@ -105,7 +107,7 @@ class YOLOV3Head(DenseHead):
         sizes = feature_sizes(outputs[0])
         preds = all_by_prior(outputs[0], 5 + self.num_classes)
         levels = self.anchors(sizes, preds.device)
-        anchors, strides = torch.cat(levels), level_strides(levels)
+        anchors, strides = torch.cat(levels), level_strides(levels, self.anchors.strides)
         total = {name: preds.new_zeros(()) for name in ("loss_cls", "loss_conf", "loss_xy", "loss_wh")}
         for pred, target in zip(preds, targets, strict=True):
             responsible = responsible_anchors(self.anchors, sizes, target.boxes)
@@ -125,7 +127,7 @@ class YOLOV3Head(DenseHead):
     def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: YoloTest) -> list[Detections]:
         preds = all_by_prior(outputs[0], 5 + self.num_classes)
         levels = self.anchors(feature_sizes(outputs[0]), preds.device)
-        anchors, strides = torch.cat(levels), level_strides(levels)
+        anchors, strides = torch.cat(levels), level_strides(levels, self.anchors.strides)
         detections = []
         for index, pred in enumerate(preds):
             objectness = pred[:, 4].sigmoid()
@@ -144,9 +146,9 @@ class YOLOV3Head(DenseHead):
         return detections
 
 
-def level_strides(levels: Sequence[Tensor]) -> Tensor:
+def level_strides(levels: Sequence[Tensor], strides: Sequence[float | tuple[float, float]]) -> Tensor:
     """(P,) stride of each anchor of all levels."""
-    return torch.cat([level.new_full((len(level),), stride) for level, stride in zip(levels, STRIDES, strict=True)])
+    return torch.cat([level.new_full((len(level),), stride) for level, stride in zip(levels, strides, strict=True)])
 
 
 def bce_sum(logits: Tensor, wanted: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from ..methods.retinanet import retinanet
 from ..recipe import Optimizer
 from .common import COCO, R50, row
 
-BASE = replace(COCO, precision="16-mixed")
+BASE = replace(COCO, precision="16")
 
 RECIPES = [
     row("faster_rcnn_r50_fpn_fp16_1x_coco", faster_rcnn, R50, BASE),
