@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .creation import create
+    from .mmdetection.checkpoint import from_mmdetection
     from .recipe import Recipe
     from .structures import Detections, ImageBatch, Proposals, Targets
     from .tta import TTA
@@ -21,6 +22,7 @@ __all__ = [
     "Targets",
     "create",
     "find_recipe",
+    "from_mmdetection",
     "names",
     "recipes",
 ]
@@ -34,6 +36,7 @@ _HOMES = {
     "Targets": ".structures",
     "TTA": ".tta",
     "find_recipe": ".zoo",
+    "from_mmdetection": ".mmdetection.checkpoint",
     "recipes": ".zoo",
 }
 

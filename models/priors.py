@@ -62,6 +62,11 @@ class AnchorGrid:
         self.strides, self.bases = tuple(strides), tuple(bases)
 
     @property
+    def square_strides(self) -> tuple[float, ...]:
+        """The stride of each level, which must be the same in both directions."""
+        return tuple(float(s) for s in self.strides if not isinstance(s, tuple))
+
+    @property
     def anchors_per_location(self) -> list[int]:
         """A of each level."""
         return [len(base) for base in self.bases]

@@ -77,7 +77,8 @@ class Recipe:
     backbone. start_from: address of the detector checkpoint that training starts from.
     test_flip: scores were published with horizontal flips averaged in. published: the figures by column name, as
     in the document of that title. sync_batch_norm: statistics are shared between devices in training. ema_decay: decay
-    of the exponential moving average of the weights that is scored and kept, or none.
+    of the exponential moving average of the weights that is scored and kept, or none. source: the configuration of
+    MMDetection that it was translated from, as JSON, or none.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Recipe:
     backbone_weights: str | None = None
     start_from: str | None = None
     weights: str | None = None
+    source: str | None = None
     document: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
 

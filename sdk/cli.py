@@ -116,6 +116,11 @@ def parser() -> argparse.ArgumentParser:
     zoo.add_argument("--markdown", action="store_true", help="the table of the whole zoo, as Markdown (takes minutes)")
     zoo.add_argument("--weights", default="published", help="what export reads: published, or a checkpoint file")
 
+    convert = _verb(verbs, "convert-mmdetection", _convert_mmdetection, "read a checkpoint that MMDetection trained")
+    convert.add_argument("checkpoint", help="the .pth file")
+    convert.add_argument("out", help="a new folder for weights, recipe and report")
+    convert.add_argument("--config", help="the configuration, where the checkpoint does not carry it")
+
     doctor = _verb(verbs, "doctor", _doctor, "versions, devices, ops, and what does not work")
     doctor.add_argument("--no-database", action="store_true", help="do not start the FiftyOne database")
     return top
@@ -294,6 +299,13 @@ def _zoo(options: argparse.Namespace) -> int:
             max_parameters=options.max_parameters,
         )
         print("\n".join(table(zoo.rows(found))))
+    return 0
+
+
+def _convert_mmdetection(options: argparse.Namespace) -> int:
+    from .verbs.convert_mmdetection import convert_mmdetection
+
+    print(convert_mmdetection(options.checkpoint, options.out, config=options.config))
     return 0
 
 

@@ -14,7 +14,7 @@ from ..priors import grid_points
 
 
 def level_points(
-    sizes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device, offset: float = 0.5
+    sizes: Sequence[tuple[int, int]], strides: Sequence[float], device: torch.device, offset: float = 0.5
 ) -> list[Tensor]:
     """(P, 2) x and y of every location of each level of (H, W); ``offset`` in cells, 0.5 for the cells' centres."""
     return [grid_points(size, stride, device, offset) for size, stride in zip(sizes, strides, strict=True)]

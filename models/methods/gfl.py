@@ -114,7 +114,7 @@ class GFLHead(DenseHead):
         self.reg_convs = towers()
         self.gfl_cls = nn.Conv2d(towers.channels, num_classes, 3, padding=1)
         self.gfl_reg = nn.Conv2d(towers.channels, 4 * (longest + 1), 3, padding=1)
-        self.scales = nn.ModuleList(Scale() for _ in self.anchors.strides)
+        self.scales = nn.ModuleList(Scale() for _ in self.anchors.square_strides)
         self.integral = Integral(longest)
         init_normal(self)
         nn.init.constant_(self.gfl_cls.bias, bias_for_prior(0.01))  # type: ignore[arg-type]
@@ -133,8 +133,8 @@ class GFLHead(DenseHead):
             [self.assigner(levels, target.boxes) for target in targets], targets, self.num_classes
         )
         positive = labels < self.num_classes
-        stride = per_point(self.anchors.strides, levels)
-        points = torch.cat(level_points(sizes, self.anchors.strides, device, offset=0)) / stride[:, None]
+        stride = per_point(self.anchors.square_strides, levels)
+        points = torch.cat(level_points(sizes, self.anchors.square_strides, device, offset=0)) / stride[:, None]
         return SideTargets(
             labels=labels,
             positive=positive,
@@ -181,9 +181,9 @@ class GFLHead(DenseHead):
             [by_prior(level, self.num_classes).sigmoid() for level in logits],
             [
                 self.integral(by_prior(level, 4 * (self.longest + 1))) * stride
-                for level, stride in zip(sides, self.anchors.strides, strict=True)
+                for level, stride in zip(sides, self.anchors.square_strides, strict=True)
             ],
-            level_points(feature_sizes(logits), self.anchors.strides, logits[0].device, offset=0),
+            level_points(feature_sizes(logits), self.anchors.square_strides, logits[0].device, offset=0),
             self.coder.decode,
             images,
             test,

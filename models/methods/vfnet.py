@@ -53,7 +53,7 @@ def varifocal_loss(
     return weighted_sum(loss, weight, normalizer)
 
 
-def star_offsets(distances: Tensor, stride: int) -> Tensor:
+def star_offsets(distances: Tensor, stride: float) -> Tensor:
     """(B, 4, H, W) distances in pixels to (B, 18, H, W) offsets of a 3 x 3 kernel that move its taps to the point,
     the corners and the middles of the sides of its box (section 3.4)."""
     left, top, right, bottom = (distances / stride).unbind(dim=1)
@@ -89,10 +89,10 @@ class VFNetHead(DenseHead):
         self.reg_convs = towers()
         self.vfnet_reg_conv = ConvModule(channels, channels, 3, padding=1, norm=GN, activation=nn.ReLU(inplace=True))
         self.vfnet_reg = nn.Conv2d(channels, 4, 3, padding=1)
-        self.scales = nn.ModuleList(Scale() for _ in self.anchors.strides)
+        self.scales = nn.ModuleList(Scale() for _ in self.anchors.square_strides)
         self.vfnet_reg_refine_dconv = GuidedDeformConv2d(channels, channels, 3, padding=1)
         self.vfnet_reg_refine = nn.Conv2d(channels, 4, 3, padding=1)
-        self.scales_refine = nn.ModuleList(Scale() for _ in self.anchors.strides)
+        self.scales_refine = nn.ModuleList(Scale() for _ in self.anchors.square_strides)
         self.vfnet_cls_dconv = GuidedDeformConv2d(channels, channels, 3, padding=1)
         self.vfnet_cls = nn.Conv2d(channels, num_classes, 3, padding=1)
         init_normal(self)
@@ -102,7 +102,7 @@ class VFNetHead(DenseHead):
         logits, refined, first = [], [], []
         for level, x in enumerate(features):
             scored, located = self.cls_convs(x), self.reg_convs(x)
-            stride = self.anchors.strides[level]
+            stride = self.anchors.square_strides[level]
             rough = self.scales[level](self.vfnet_reg(self.vfnet_reg_conv(located))).float().exp() * (UNIT * stride)
             offsets = star_offsets(scaled_gradient(rough, 0.1), stride)
             located = F.relu(self.vfnet_reg_refine_dconv(located, offsets))
@@ -125,9 +125,9 @@ class VFNetHead(DenseHead):
         )
         positive = labels < self.num_classes
         wanted = boxes[positive]
-        points = torch.cat(level_points(sizes, self.anchors.strides, device, offset=0)).expand(len(targets), -1, -1)[
-            positive
-        ]
+        points = torch.cat(level_points(sizes, self.anchors.square_strides, device, offset=0)).expand(
+            len(targets), -1, -1
+        )[positive]
         losses, overlap = {}, wanted.new_zeros(0)
         for name, distances, box_loss in (
             ("loss_bbox", first, self.first_loss),
@@ -147,7 +147,7 @@ class VFNetHead(DenseHead):
         return dense_detections(
             [by_prior(level, self.num_classes).sigmoid() for level in logits],
             [by_prior(level, 4) for level in refined],
-            level_points(feature_sizes(logits), self.anchors.strides, logits[0].device, offset=0),
+            level_points(feature_sizes(logits), self.anchors.square_strides, logits[0].device, offset=0),
             self.coder.decode,
             images,
             test,

@@ -70,7 +70,7 @@ def decode(anchors: Tensor, codes: Tensor, strides: Tensor) -> Tensor:
 def responsible_anchors(grid: AnchorGrid, sizes: Sequence[tuple[int, int]], boxes: Tensor) -> Tensor:
     """(P,) bool: the centre of one of the (N, 4) boxes lies in the anchor's cell."""
     flags = []
-    for (height, width), stride, count in zip(sizes, grid.strides, grid.anchors_per_location, strict=True):
+    for (height, width), stride, count in zip(sizes, grid.square_strides, grid.anchors_per_location, strict=True):
         cell = (box_centres(boxes) / stride).floor().long()
         flag = torch.zeros(height, width, dtype=torch.bool, device=boxes.device)
         flag[cell[:, 1].clamp(0, height - 1), cell[:, 0].clamp(0, width - 1)] = True
@@ -107,7 +107,7 @@ class YOLOV3Head(DenseHead):
         sizes = feature_sizes(outputs[0])
         preds = all_by_prior(outputs[0], 5 + self.num_classes)
         levels = self.anchors(sizes, preds.device)
-        anchors, strides = torch.cat(levels), level_strides(levels, self.anchors.strides)
+        anchors, strides = torch.cat(levels), level_strides(levels, self.anchors.square_strides)
         total = {name: preds.new_zeros(()) for name in ("loss_cls", "loss_conf", "loss_xy", "loss_wh")}
         for pred, target in zip(preds, targets, strict=True):
             responsible = responsible_anchors(self.anchors, sizes, target.boxes)
@@ -127,7 +127,7 @@ class YOLOV3Head(DenseHead):
     def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: YoloTest) -> list[Detections]:
         preds = all_by_prior(outputs[0], 5 + self.num_classes)
         levels = self.anchors(feature_sizes(outputs[0]), preds.device)
-        anchors, strides = torch.cat(levels), level_strides(levels, self.anchors.strides)
+        anchors, strides = torch.cat(levels), level_strides(levels, self.anchors.square_strides)
         detections = []
         for index, pred in enumerate(preds):
             objectness = pred[:, 4].sigmoid()
@@ -146,7 +146,7 @@ class YOLOV3Head(DenseHead):
         return detections
 
 
-def level_strides(levels: Sequence[Tensor], strides: Sequence[float | tuple[float, float]]) -> Tensor:
+def level_strides(levels: Sequence[Tensor], strides: Sequence[float] = STRIDES) -> Tensor:
     """(P,) stride of each anchor of all levels."""
     return torch.cat([level.new_full((len(level),), stride) for level, stride in zip(levels, strides, strict=True)])
 

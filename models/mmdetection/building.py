@@ -54,6 +54,7 @@ def recipe_of(config: Settings, name: str) -> tuple[Recipe, list[str]]:
     Raises:
         ConfigError: when the model or its test pipeline is not translated.
     """
+    source = json.dumps(to_plain(config))
     model = prepared(config)
     classes = class_names(config)
     # The settings as they are read note what was used, and so are read once with their lines.
@@ -86,9 +87,18 @@ def recipe_of(config: Settings, name: str) -> tuple[Recipe, list[str]]:
         needs_proposals=model.get("type") == "FastRCNN",
         test_flip=pixels.flip,
         sync_batch_norm="SyncBN" in json.dumps(to_plain(model)),
+        source=source,
         **common,
     )
     return recipe, faults
+
+
+def from_source(source: str, name: str, num_classes: int) -> Detector:
+    """The detector of a recipe's ``source``, with random weights."""
+    recipe, _ = recipe_of(from_plain(json.loads(source)), name)
+    detector: Detector = recipe.build(num_classes)  # type: ignore[assignment]
+    detector.recipe = recipe
+    return detector
 
 
 def _tried(read: Callable[[Settings], Any], config: Settings, faults: list[str]) -> Any:
@@ -177,7 +187,7 @@ def detector_of(model: Settings, num_classes: int | None) -> Detector:
         if num_classes is None and own not in (None, recipe.num_classes):
             detector = recipe.build(own)  # type: ignore[assignment, arg-type]
         del error
-    return detector
+    return detector  # type: ignore[return-value]
 
 
 def class_count(model: Settings) -> int | None:

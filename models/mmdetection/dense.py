@@ -29,11 +29,12 @@ from .backbones import backbone_of
 from .necks import neck_of
 from .parts import (
     anchors_of,
-    assigner_of,
+    atss_assigner,
     box_loss,
     class_loss,
     delta_coder,
     dense_test,
+    max_iou_assigner,
     norm_of,
     sampler_of,
     sigmoid_weight,
@@ -95,7 +96,7 @@ def _retina(head: Settings, classes: int, train: Settings, test: Settings, neck:
         norm=norm_of(head),
         anchors=anchors_of(head),
         coder=delta_coder(head),
-        assigner=assigner_of(train),  # type: ignore[arg-type]
+        assigner=max_iou_assigner(train),
         class_loss=class_loss(head),
         box_loss=box_loss(head, decoded=_decoded(head)),
     )
@@ -117,16 +118,17 @@ def _fsaf(head: Settings, classes: int, train: Settings, test: Settings, neck: A
     made.anchors, made.coder = anchors_of(head), TBLRCoder(unit=coder.take("normalizer", 4.0))
     if made.anchors.anchors_per_location[0] != 1:
         raise head.untranslated("anchor_generator", "expected one anchor for each location")
-    made.focal_loss = _focal(head)
-    loss = box_loss(head, decoded=True)
+    # The head of FSAF chooses among the losses of single anchors.
+    made.focal_loss = _focal(head, reduction="none")
+    loss = box_loss(head, decoded=True, reduction="none")
     if not isinstance(loss, OverlapLoss):
         raise head.untranslated("loss_bbox", "expected a loss of overlap")
     made.iou_loss = loss  # type: ignore[assignment]
     return made, DenseTest(**dense_test(test))
 
 
-def _focal(head: Settings) -> FocalLoss:
-    loss = class_loss(head)
+def _focal(head: Settings, reduction: str = "mean") -> FocalLoss:
+    loss = class_loss(head, reduction=reduction)
     if not isinstance(loss, FocalLoss):
         raise head.untranslated("loss_cls", "expected FocalLoss")
     return loss
@@ -175,7 +177,7 @@ def _atss(head: Settings, classes: int, train: Settings, test: Settings, neck: A
         towers=_tower(head, norm_of(head, default=GN)),
         anchors=_single_anchors(head),
         coder=delta_coder(head, **CODES),  # type: ignore[arg-type]
-        assigner=assigner_of(train),  # type: ignore[arg-type]
+        assigner=atss_assigner(train),
         class_loss=_focal(head),
         box_loss=_overlap_loss(head),
         centerness_weight=sigmoid_weight(head, "loss_centerness"),
@@ -195,7 +197,7 @@ def _paa(head: Settings, classes: int, train: Settings, test: Settings, neck: An
     head.only("reg_decoded_bbox", True)
     head.only("topk", 9)
     head.only("covariance_type", "diag")
-    rule = assigner_of(train)
+    rule = max_iou_assigner(train)
     if rule != MaxIoUAssigner(positive=0.1, negative=0.1, min_positive=0.0):
         raise train.untranslated("assigner", "expected candidates from an overlap of 0.1")
     coder = delta_coder(head, **CODES)  # type: ignore[arg-type]
@@ -222,7 +224,7 @@ def _gfl(head: Settings, classes: int, train: Settings, test: Settings, neck: An
         num_classes=classes,
         towers=_tower(head, norm_of(head, default=GN)),
         anchors=_single_anchors(head),
-        assigner=assigner_of(train),  # type: ignore[arg-type]
+        assigner=atss_assigner(train),
         box_loss=_overlap_loss(head),
         side_weight=sides.take("loss_weight", 1.0),
         longest=head.take("reg_max", 16),
@@ -263,7 +265,7 @@ def _vfnet(head: Settings, classes: int, train: Settings, test: Settings, neck: 
         num_classes=classes,
         towers=_tower(head, norm_of(head, default=GN), **last),
         anchors=anchors,
-        assigner=assigner_of(train),  # type: ignore[arg-type]
+        assigner=atss_assigner(train),
         first_loss=_overlap_loss(head),
         refined_loss=_overlap_loss(head, "loss_bbox_refine"),
     )
@@ -325,7 +327,7 @@ def _ssd(head: Settings, classes: int, train: Settings, test: Settings, neck: An
         coder=delta_coder(head),
     )
     if "assigner" in train:
-        made.assigner = assigner_of(train)  # type: ignore[assignment]
+        made.assigner = max_iou_assigner(train)
     made.negative_ratio = train.take("neg_pos_ratio", 3)
     return made, DenseTest(**dense_test(test))
 

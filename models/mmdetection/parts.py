@@ -30,7 +30,7 @@ from ..losses import (
     SmoothL1Loss,
 )
 from ..priors import AnchorGrid, anchor_grid, octave_scales
-from ..samplers import AllSampler, BalancedSampler, OHEMSampler, RandomSampler, Sampler
+from ..samplers import AllSampler, BalancedSampler, RandomSampler, Sampler
 from ..settings import ProposalSettings, RoITest, SoftNMS
 from .settings import Settings
 
@@ -65,11 +65,13 @@ def deformable(settings: Settings) -> Callable[..., nn.Module]:
     return DeformConv2d if settings.only("type", "DCN", "DCNv2", default="DCN") == "DCN" else ModulatedDeformConv2d
 
 
-def class_loss(owner: Settings, key: str = "loss_cls") -> CrossEntropy | BinaryCrossEntropy | FocalLoss:
-    """The classification loss, by softmax or sigmoid."""
+def class_loss(
+    owner: Settings, key: str = "loss_cls", *, reduction: str = "mean"
+) -> CrossEntropy | BinaryCrossEntropy | FocalLoss:
+    """The classification loss, by softmax or sigmoid; ``reduction``: the one that the head expects."""
     loss = owner.part(key)
     kind = loss.only("type", "CrossEntropyLoss", "FocalLoss")
-    loss.only("reduction", "mean")
+    loss.only("reduction", reduction, default=reduction)
     weight = loss.take("loss_weight", 1.0)
     if kind == "FocalLoss":
         loss.only("use_sigmoid", True)
@@ -90,11 +92,13 @@ def sigmoid_weight(owner: Settings, key: str) -> float:
     return loss.take("loss_weight", 1.0)
 
 
-def box_loss(owner: Settings, key: str = "loss_bbox", *, decoded: bool | None = None) -> BoxLoss:
+def box_loss(
+    owner: Settings, key: str = "loss_bbox", *, decoded: bool | None = None, reduction: str = "mean"
+) -> BoxLoss:
     """The loss of boxes; decoded: whether the head must compare boxes rather than codes, where it is known."""
     loss = owner.part(key)
     kind = loss.only("type", *BOX_LOSSES)
-    loss.only("reduction", "mean")
+    loss.only("reduction", reduction, default=reduction)
     made = BOX_LOSSES[kind](loss, loss.take("loss_weight", 1.0))
     if decoded is not None and made.on_boxes is not decoded:
         raise owner.untranslated(key, f"{kind} with reg_decoded_bbox={decoded}")
@@ -168,23 +172,18 @@ def strides_of(owner: Settings, key: str = "strides") -> tuple[int, ...]:
     return tuple(stride[0] if isinstance(stride, (list, tuple)) else stride for stride in strides)
 
 
-def assigner_of(owner: Settings, key: str = "assigner") -> MaxIoUAssigner | ATSSAssigner:
-    """The assigner by overlap, or that of ATSS."""
+def max_iou_assigner(owner: Settings, key: str = "assigner") -> MaxIoUAssigner:
+    """The assigner by overlap."""
     rule = owner.part(key)
-    kind = rule.only("type", "MaxIoUAssigner", "ATSSAssigner")
-    overlaps = rule.take("iou_calculator", None)
-    if isinstance(overlaps, Settings):
-        overlaps.only("type", "BboxOverlaps2D")
-    rule.only("ignore_iof_thr", -1, default=-1) if kind == "ATSSAssigner" else None
-    if kind == "ATSSAssigner":
-        return ATSSAssigner(rule.take("topk"))
+    rule.only("type", "MaxIoUAssigner")
+    _plain_overlaps(rule)
     rule.ignored("gpu_assign_thr")
     rule.only("ignore_wrt_candidates", True)
     ignore = rule.take("ignore_iof_thr", -1)
     negative = rule.take("neg_iou_thr")
     return MaxIoUAssigner(
         positive=rule.take("pos_iou_thr"),
-        negative=tuple(negative) if isinstance(negative, (list, tuple)) else negative,
+        negative=tuple(negative) if isinstance(negative, (list, tuple)) else negative,  # type: ignore[arg-type]
         min_positive=rule.take("min_pos_iou", 0.0),
         match_low_quality=rule.take("match_low_quality", True),
         match_all_best=rule.take("gt_max_assign_all", True),
@@ -192,20 +191,38 @@ def assigner_of(owner: Settings, key: str = "assigner") -> MaxIoUAssigner | ATSS
     )
 
 
+def atss_assigner(owner: Settings, key: str = "assigner") -> ATSSAssigner:
+    """The assigner of ATSS."""
+    rule = owner.part(key)
+    rule.only("type", "ATSSAssigner")
+    _plain_overlaps(rule)
+    rule.only("ignore_iof_thr", -1)
+    rule.only("alpha", None)
+    return ATSSAssigner(rule.take("topk"))
+
+
+def _plain_overlaps(rule: Settings) -> None:
+    if rule.get("iou_calculator") is not None:
+        overlaps = rule.part("iou_calculator")
+        overlaps.only("type", "BboxOverlaps2D")
+        overlaps.only("scale", 1.0, 1)
+        overlaps.only("dtype", None)
+    else:
+        rule.ignored("iou_calculator")
+
+
 def sampler_of(owner: Settings, key: str = "sampler") -> Sampler:
     """How many positives and negatives are trained on."""
     if key not in owner:
         return AllSampler()
     rule = owner.part(key)
-    kind = rule.only("type", "RandomSampler", "PseudoSampler", "OHEMSampler", "CombinedSampler")
+    kind = rule.only("type", "RandomSampler", "PseudoSampler", "CombinedSampler")
     if kind == "PseudoSampler":
         return AllSampler()
-    shared = {"num": rule.take("num"), "pos_fraction": rule.take("pos_fraction")}
+    shared: dict[str, Any] = {"num": rule.take("num"), "pos_fraction": rule.take("pos_fraction")}
     shared |= {"neg_pos_ub": rule.take("neg_pos_ub", -1), "add_ground_truth": rule.take("add_gt_as_proposals", True)}
     if kind == "RandomSampler":
         return RandomSampler(**shared)
-    if kind == "OHEMSampler":
-        return OHEMSampler(**shared)
     rule.part("pos_sampler").only("type", "InstanceBalancedPosSampler")
     negative = rule.part("neg_sampler")
     negative.only("type", "IoUBalancedNegSampler")

@@ -60,7 +60,8 @@ def test_pixels(config: Settings) -> Pixels:
     steps = _pipeline(config, "test", "val")
     if steps is None:
         raise ConfigError(
-            f"{config.place()}: neither data.test.pipeline nor test_dataloader says how images are prepared"
+            f"{config.file or 'configuration'}: neither data.test.pipeline nor test_dataloader says "
+            "how images are prepared"
         )
     flip, outer = False, None
     for step in steps:
@@ -76,7 +77,7 @@ def test_pixels(config: Settings) -> Pixels:
             step.only("scale_factor", 1.0, 1)
         else:
             size = step.take("img_scale")
-            if isinstance(size, list):
+            if isinstance(size[0], (list, tuple)):
                 if len(size) != 1:
                     raise step.untranslated("img_scale", "several test sizes; give one, and scales by models.TTA")
                 size = size[0]
@@ -169,7 +170,7 @@ def _pipeline(config: Settings, *splits: str) -> list[Settings] | None:
     return None
 
 
-def _dataset(config: Settings, split: str) -> Settings | None:
+def _dataset(config: Settings, split: str) -> Any:
     """The dataset settings of a split, which in 2.x may also be the first of a list."""
     data = config.get("data")
     if isinstance(data, Settings) and split in data:

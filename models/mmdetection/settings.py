@@ -22,6 +22,7 @@ class Settings(dict):
         super().__init__(values or {})
         self.file, self.lines, self.path = file, dict(lines or {}), ""
         self.used: set[str] = set()
+        self.passed: set[str] = set()
 
     def place(self, key: str | None = None) -> str:
         """File, line and dotted name of a key, or of the mapping itself."""
@@ -59,9 +60,11 @@ class Settings(dict):
 
     def ignored(self, *keys: str) -> None:
         """Marks keys as read that decide over nothing here, such as where pretrained weights lay."""
-        self.used.update(key for key in keys if key in self)
-        for key in keys:
-            _use_all(self.get(key))
+        found = [key for key in keys if key in self]
+        self.used.update(found)
+        self.passed.update(found)
+        for key in found:
+            _pass_all(self[key])
 
     def untranslated(self, key: str, why: str = "this is not translated") -> ConfigError:
         """The error of a value that is not translated."""
@@ -97,14 +100,12 @@ def same(value: Any, other: Any) -> bool:
     return value == other
 
 
-def _use_all(value: Any) -> None:
+def _pass_all(value: Any) -> None:
     if isinstance(value, Settings):
-        value.used.update(value)
-        for part in value.values():
-            _use_all(part)
+        value.ignored(*value)
     elif isinstance(value, (list, tuple)):
         for part in value:
-            _use_all(part)
+            _pass_all(part)
 
 
 def from_plain(value: Any, file: str = "") -> Any:

@@ -20,11 +20,11 @@ from .backbones import backbone_of
 from .necks import neck_of
 from .parts import (
     anchors_of,
-    assigner_of,
     box_loss,
     class_loss,
     conv_of,
     delta_coder,
+    max_iou_assigner,
     norm_of,
     proposals_of,
     roi_test,
@@ -82,7 +82,7 @@ def _rpn(head: Settings, train: Settings, test: Settings) -> RPNHead:
         channels=head.take("feat_channels", 256),
         anchors=anchors_of(head),
         coder=delta_coder(head),
-        assigner=assigner_of(rule),  # type: ignore[arg-type]
+        assigner=max_iou_assigner(rule),
         sampler=sampler_of(rule),
         class_weight=loss.weight,
         box_loss=box_loss(head, decoded=head.take("reg_decoded_bbox", False)),
@@ -108,7 +108,7 @@ def _standard(head: Settings, num_classes: int | None, train: Settings) -> Stand
     return StandardRoIHead(
         bbox_roi_extractor=_extractor(head.part("bbox_roi_extractor")),
         bbox_head=_box_head(head.part("bbox_head"), num_classes),
-        assigner=assigner_of(rule),
+        assigner=max_iou_assigner(rule),
         sampler=_region_sampler(rule),
         **masks,
     )
@@ -143,7 +143,7 @@ def _cascade(head: Settings, num_classes: int | None, train: Settings) -> Cascad
     return CascadeRoIHead(
         bbox_roi_extractor=[_extractor(one) for one in extractors],
         bbox_head=[_box_head(one, num_classes) for one in heads],
-        assigners=[assigner_of(rule) for rule in rules],
+        assigners=[max_iou_assigner(rule) for rule in rules],
         samplers=[_region_sampler(rule) for rule in rules],
         stage_weights=tuple(head.take("stage_loss_weights")),
         **masks,

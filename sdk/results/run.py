@@ -94,7 +94,7 @@ def load(what: Any, model: nn.Module | None = None) -> Trained:
 
     Args:
         what: a Run, a run folder, a ``.safetensors`` file of one, a name of the zoo (published weights), or a detector
-            with a ``recipe``.
+            with a ``recipe``; a ``.pth`` checkpoint that MMDetection trained.
         model: the architecture, where a folder or file needs it.
 
     Raises:
@@ -112,8 +112,13 @@ def load(what: Any, model: nn.Module | None = None) -> Trained:
             return load_weights(path, model=model)
         from .. import models
 
+        if path.suffix == ".pth":
+            return replace(load(models.from_mmdetection(path)), source=str(path))
+
         if str(what) not in models.names():
-            raise RunError(f"{what}: neither a run folder, nor a .safetensors file, nor a name of the zoo (`sdk zoo`)")
+            raise RunError(
+                f"{what}: neither a run folder, a .safetensors or .pth file, nor a name of the zoo (`sdk zoo`)"
+            )
         return replace(load(models.create(str(what))), source=str(what))
     if hasattr(what, "predict") and hasattr(what, "num_classes"):
         classes = getattr(what, "classes", None)

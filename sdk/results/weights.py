@@ -72,6 +72,8 @@ def save_weights(
         "classes": json.dumps(list(classes)),
         "category_ids": json.dumps([int(i) for i in category_ids]),
     }
+    if recipe.source is not None:
+        metadata["configuration"] = recipe.source
     write_bytes(path, save(tensors, metadata))
 
 
@@ -84,6 +86,7 @@ def load_weights(path: str | os.PathLike, model: nn.Module | None = None) -> Tra
     from safetensors import SafetensorError, safe_open
 
     from .. import models
+    from ..models.mmdetection.building import from_source
 
     path = Path(path)
     if not path.is_file():
@@ -97,7 +100,9 @@ def load_weights(path: str | os.PathLike, model: nn.Module | None = None) -> Tra
     if "model" not in metadata or "classes" not in metadata:
         raise RunError(f"{path}: says neither its model nor its classes; give a file that sdk.fit wrote")
     name, classes = metadata["model"], tuple(json.loads(metadata["classes"]))
-    if model is None:
+    if model is None and "configuration" in metadata:
+        model = from_source(metadata["configuration"], name, int(metadata["num_classes"]))
+    elif model is None:
         if name not in models.names():
             raise RunError(
                 f"{path}: was trained with a {name}, which is no name of the zoo; "

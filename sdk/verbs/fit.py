@@ -64,7 +64,8 @@ def fit(
 
     Args:
         dataset: a DetectionDataset; where it carries splits, ``train`` is learnt from and ``val`` scored.
-        model: a detector, a name of the zoo (the head gets the dataset's classes), or a Run to start from.
+        model: a detector, a name of the zoo (the head gets the dataset's classes), a Run to start from, or a ``.pth``
+            checkpoint of MMDetection (classes that the dataset has too are kept).
         validation: what to score instead.
         epochs, batch_size (images per device and pass), precision (``32``, ``bf16`` or ``16``), ema_decay: instead of
             the recipe's. ``accumulate`` passes make one step.
@@ -96,6 +97,10 @@ def fit(
 
         published = models.find_recipe(model).weights is not None
         model = models.create(model, num_classes=train, weights="published" if published else None)
+    elif isinstance(model, (str, os.PathLike)) and Path(model).suffix == ".pth":
+        from .. import models
+
+        model = models.from_mmdetection(model, num_classes=train)
     trained = load(model)
     recipe, detector = recipe or trained.recipe, trained.model
     require_fitting(trained, train.classes)
