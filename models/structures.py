@@ -5,7 +5,7 @@ Shape letters: B images of a batch, H x W padded pixels, h x w valid pixels of o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -15,19 +15,20 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-def _moved(value, device: torch.device | str, non_blocking: bool):
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=non_blocking)
-    return value
-
-
 class _OnDevice:
-    """Adds ``to(device)`` to a dataclass of tensors."""
+    """Adds ``to(device)`` and ``pin_memory()`` to a dataclass of tensors."""
 
     def to(self: T, device: torch.device | str, non_blocking: bool = False) -> T:
         """A copy with every tensor on ``device``."""
-        values = {f.name: _moved(getattr(self, f.name), device, non_blocking) for f in fields(self)}  # type: ignore[arg-type]
-        return replace(self, **values)  # type: ignore[type-var]
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))  # type: ignore[attr-defined]
+
+    def pin_memory(self: T) -> T:
+        """A copy with every tensor in page-locked memory, from which a GPU copies without the CPU waiting."""
+        return self._mapped(Tensor.pin_memory)  # type: ignore[attr-defined]
+
+    def _mapped(self: T, change: Callable[[Tensor], Tensor]) -> T:
+        tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}  # type: ignore[arg-type]
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)

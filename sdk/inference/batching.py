@@ -40,9 +40,15 @@ class Batch:
     ) -> None:
         self.images, self.targets, self.image_ids, self.paths = images, targets, image_ids, paths
 
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
-        images, targets = self.images.to(device), [target.to(device) for target in self.targets]
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device; ``non_blocking`` as of ``Tensor.to``."""
+        images = self.images.to(device, non_blocking)
+        targets = [target.to(device, non_blocking) for target in self.targets]
+        return Batch(images, targets, self.image_ids, self.paths)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory from which a GPU can copy by itself (called by the loader)."""
+        images, targets = self.images.pin_memory(), [target.pin_memory() for target in self.targets]
         return Batch(images, targets, self.image_ids, self.paths)
 
     def __len__(self) -> int:

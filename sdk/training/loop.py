@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ..results.weights import load_state, save_weights
 from .failures import MOST_PARTS, FailedStep, bad_gradients, save_failed_step
 from .optimization import AveragedWeights, lr_factor, make_optimizer
 from .plan import Plan
+from .readout import MOST_UNREAD, LossTerms, StepFigures, UnreadStep
 from .saving import Saving, StateWriter
 
 
@@ -64,20 +66,22 @@ class Training:
         self.epochs_without_gain = 0
         self.lr = 0.0
         self.parts = 1
+        self.half = plan.precision == "16-mixed"
+        self.unread: deque[UnreadStep] = deque()
+        # One, and not a number from the first step on that was not finite: every later loss is multiplied by it.
+        self.intact = torch.ones((), device=fabric.device)
 
     @property
     def scored(self) -> nn.Module:
         """The detector that is scored and kept: the averaged one where there is one."""
         return self.detector if self.averaged is None else self.averaged.model
 
-    def train_step(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """One step of the optimizer over some batches.
+    def train_step(self, batches: Sequence[Batch]) -> None:
+        """One step of the optimizer over some batches, without waiting for the device; ``finished`` tells its figures.
 
-        Returns the mean of every loss term over all images and processes, their sum as ``loss``, and the norm of the
-        gradient before it was clipped. A batch for which the device has too little memory is worked off in halves,
-        quarters or eighths, which are one step all the same.
-
-        Raises NonFiniteLoss before the weights change; the batch is then in the run folder, for ``replay``.
+        A batch for which the device has too little memory is worked off in halves, quarters or eighths, which are one
+        step all the same. Where a loss or the gradient is not finite, the weights change neither in this step nor in
+        any after it.
         """
         plan, fabric = self.plan, self.fabric
         factor = lr_factor(plan.schedule, self.step, plan.steps, self.epoch, plan.warmup_steps)
@@ -90,20 +94,28 @@ class Training:
             torch.manual_seed(step_seed(plan.seed, self.step, fabric.global_rank))
             self.fabric_optimizer.zero_grad()
             try:
-                means = self._backward([part for batch in batches for part in batch.split(self.parts)])
+                parts = self._backward([part for batch in batches for part in batch.split(self.parts)])
                 break
             except torch.OutOfMemoryError as error:
                 self._use_smaller_parts(error, batches)
-        means["gradient_norm"] = self._finish_gradient(batches)
+        norm = self._finish_gradient()
+        finite = torch.cat([part.means for part in parts]).isfinite().all()
+        if not self.half:
+            finite &= norm.isfinite()
+        self.intact = torch.where(finite, self.intact, math.nan)
+        if not self.half:
+            # Fused optimizers leave the step out on the device where this is one. Half precision finds infinite
+            # gradients itself: it leaves the step out and lowers its scale.
+            self.optimizer.found_inf = self.intact.isnan().float()  # type: ignore[attr-defined]
         self.fabric_optimizer.step()
+        self.unread.append(UnreadStep(self.step, self.epoch, self.lr, parts, norm))
         self.step += 1
         if self.averaged is not None:
             self.averaged.update(self.detector, self.step)
-        return means
 
-    def _backward(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """Adds up the gradients of all batches; the means of the loss terms over all images and processes."""
-        means: dict[str, float] = {}
+    def _backward(self, batches: Sequence[Batch]) -> list[LossTerms]:
+        """Adds up the gradients of all batches."""
+        parts = []
         images = sum(map(len, batches))
         for i, batch in enumerate(batches):
             with self.fabric.no_backward_sync(self.network, enabled=i + 1 < len(batches)):
@@ -111,29 +123,51 @@ class Training:
                 total = torch.stack([term.float() for term in losses.values()]).sum()
                 own = torch.stack([total, *(term.float() for term in losses.values())]).detach()
                 # A mean over processes is not finite where one of them is not, so that all stop at the same step.
-                values = self.fabric.all_reduce(own.clone(), reduce_op="mean").tolist()  # type: ignore[union-attr]
-                if not all(map(math.isfinite, values)):
-                    self._stop(batch, dict(zip(losses, own[1:].tolist())))
-                self.fabric.backward(total / (images / len(batch)))
-            for name, value in zip(("loss", *losses), values):
-                means[name] = means.get(name, 0.0) + value * (len(batch) / images)
-        return means
+                means: Tensor = self.fabric.all_reduce(own.clone(), reduce_op="mean")  # type: ignore[assignment]
+                parts.append(LossTerms(batch, tuple(losses), means, own))
+                self.fabric.backward(total * self.intact / (images / len(batch)))
+        return parts
 
-    def _finish_gradient(self, batches: Sequence[Batch]) -> float:
+    def _finish_gradient(self) -> Tensor:
         """Clips the gradient where the recipe says so; its norm before."""
-        half = self.plan.precision == "16-mixed"
-        if half:
+        if self.half:
             self.fabric.strategy.precision.unscale_gradients(self.optimizer)
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        # Half precision finds infinite gradients itself: it leaves the step out and lowers its scale.
-        if not half and not torch.isfinite(norm):
-            self._stop(batches[0], {f"gradient of {name}": math.nan for name in bad_gradients(self.detector)})
         most = self.recipe.optimizer.clip_norm
         if most is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
-        return float(norm)
+        return norm
+
+    def finished(self, wait: bool = False) -> Iterator[StepFigures]:
+        """The figures of steps that the device is done with, oldest first; of all steps where ``wait``.
+
+        The mean of every loss term over all images and processes, their sum as ``loss``, and the norm of the gradient
+        before it was clipped. On a CPU a step is done when ``train_step`` is.
+
+        Raises NonFiniteLoss for a step after which the weights did not change; its batch is then in the run folder,
+        for ``replay``.
+        """
+        while self.unread and (wait or len(self.unread) > MOST_UNREAD or self.unread[0].readout.ready()):
+            yield self._figures(self.unread.popleft())
+
+    def _figures(self, done: UnreadStep) -> StepFigures:
+        norm, parts = done.read()
+        figures: dict[str, float] = {}
+        images = sum(map(len, done.batches))
+        for batch, names, (means, own) in zip(done.batches, done.names, parts, strict=True):
+            if not all(map(math.isfinite, means)):
+                self._stop(done, batch, dict(zip(names, own[1:])))
+            for name, value in zip(("loss", *names), means):
+                figures[name] = figures.get(name, 0.0) + value * (len(batch) / images)
+        if not self.half and not math.isfinite(norm):
+            # The gradients at hand are those of the last step.
+            bad = bad_gradients(self.detector) if done.step + 1 == self.step else []
+            named = {f"gradient of {name}": math.nan for name in bad} or {"norm of the gradient": norm}
+            self._stop(done, done.batches[0], named)
+        figures["gradient_norm"] = norm
+        return StepFigures(done.step + 1, done.epoch + 1, done.lr, figures)
 
     def _use_smaller_parts(self, error: torch.OutOfMemoryError, batches: Sequence[Batch]) -> None:
         images = max(map(len, batches))
@@ -152,28 +186,28 @@ class Training:
             f"which are one step of the same {self.plan.total_batch_size} images"
         )
 
-    def _stop(self, batch: Batch, values: dict[str, float]) -> None:
+    def _stop(self, done: UnreadStep, batch: Batch, values: dict[str, float]) -> None:
         """Writes down the step that went wrong and raises NonFiniteLoss; what was not finite is in ``values``."""
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
         if not bad:
-            raise NonFiniteLoss(f"step {self.step}: a loss term of another process is not finite")
+            raise NonFiniteLoss(f"step {done.step}: a loss term of another process is not finite")
         path = save_failed_step(
             self.folder,
             FailedStep(
                 model=self.detector.state_dict(),
                 batch=batch,
-                step=self.step,
+                step=done.step,
                 rank=self.fabric.global_rank,
-                seed=step_seed(self.plan.seed, self.step, self.fabric.global_rank),
+                seed=step_seed(self.plan.seed, done.step, self.fabric.global_rank),
                 precision=self.plan.precision,
             ),
         )
         told = ", ".join(f"{name} = {value}" for name, value in itertools.islice(bad.items(), 8))
         more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
         raise NonFiniteLoss(
-            f"step {self.step} (epoch {self.epoch + 1}): {told}{more}; "
+            f"step {done.step} (epoch {done.epoch + 1}): {told}{more}; "
             f"images {', '.join(map(str, batch.image_ids))}; "
-            f"learning rate {self.lr:.3g}, precision {self.plan.precision}. "
+            f"learning rate {done.lr:.3g}, precision {self.plan.precision}. "
             f"The last state in {self.folder} is from before, and the step is kept in {path.name}: "
             "`sdk fit --replay RUN` finds where it begins. A lower lr, longer warm-up, gradient clipping or "
             "precision='32' are what usually helps"
@@ -217,7 +251,11 @@ class Training:
         return self.step % self.saving.save_every == 0 or late
 
     def save(self) -> None:
-        """Writes everything that training goes on from, large states beside the training."""
+        """Writes everything that training goes on from, large states beside the training.
+
+        All steps must be ``finished``: what was not finite is not to be gone on from.
+        """
+        assert not self.unread
         if self.fabric.is_global_zero:
             state = {
                 "model": self.detector.state_dict(),
@@ -247,6 +285,8 @@ class Training:
         load_state(self.detector, state["model"], source=source)
         if self.averaged is not None:
             load_state(self.averaged.model, state["averaged"], source=source)
+        for group in state["optimizer"]["param_groups"]:
+            group["fused"] = True  # States of earlier versions say otherwise.
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         for name in PROGRESS:

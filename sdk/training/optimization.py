@@ -49,14 +49,24 @@ def _factors(name: str, in_norm: bool, settings: Optimizer) -> tuple[float, floa
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer, lr: float) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW over the recipe's parameter groups, at full learning rate ``lr``."""
+    """SGD, Adam or AdamW over the recipe's parameter groups, at full learning rate ``lr``.
+
+    Fused: one kernel for all parameters, which leaves the step out where the optimizer's ``found_inf`` is one.
+    """
     groups = parameter_groups(model, settings, lr)
     if settings.kind == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        optimizer = torch.optim.SGD(
+            groups, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
+        )
+        if settings.momentum:
+            # The fused kernel would take all parameters of a group to have their first gradient in the same step.
+            for parameter in (parameter for group in groups for parameter in group["params"]):
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     if settings.kind == "adam":
-        return torch.optim.Adam(groups, lr=lr, weight_decay=settings.weight_decay)
+        return torch.optim.Adam(groups, lr=lr, weight_decay=settings.weight_decay, fused=True)
     if settings.kind == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, weight_decay=settings.weight_decay)
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=settings.weight_decay, fused=True)
     raise ValueError(f"Optimizer.kind: expected sgd, adam or adamw, found {settings.kind!r}")
 
 

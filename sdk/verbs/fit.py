@@ -6,6 +6,7 @@ Devices, nodes, precision and strategies come from Lightning Fabric.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from ..results.manifest import MANIFEST
 from ..results.run import Run, load, require_fitting
 from ..training.interruption import Interruption
 from ..training.loop import Training, grouped
-from ..training.plan import default_transforms, make_fabric, make_plan, samplers, tell
+from ..training.plan import Plan, default_transforms, make_fabric, make_plan, samplers, tell
 from ..training.ranks import Watch, share_cores
+from ..training.readout import StepFigures
 from ..training.record import describe, require_same_training, run_folder
 from ..training.saving import Saving
 from ..training.tracking import MetricsLog
@@ -127,6 +129,7 @@ def fit(
         workers=workers,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
+        pin_memory=fabric.device.type == "cuda",
     )
     plan = make_plan(
         recipe, loader, fabric, epochs=epochs, accumulate=accumulate, lr=lr, ema_decay=ema_decay, seed=seed
@@ -153,16 +156,16 @@ def fit(
         while training.epoch < plan.epochs and not (patience and training.epochs_without_gain >= patience):
             loader.set_epoch(training.epoch, start_batch=(training.step - training.epoch_start) * accumulate)
             for group in grouped(loader, accumulate):
-                losses = training.train_step([batch.to(fabric.device) for batch in group])
-                progress.show(training.step, f"epoch {training.epoch + 1}/{plan.epochs}", losses)
-                if log is not None and training.step % plan.log_every == 0:
-                    log.step(training.step, training.epoch + 1, {"lr": training.lr, **losses})
+                training.train_step([batch.to(fabric.device, non_blocking=True) for batch in group])
+                tell_steps(training.finished(), progress, log, plan)
                 stop, save = interruption.agreed(training.save_is_due())
                 if save or stop:
+                    tell_steps(training.finished(wait=True), progress, log, plan)
                     training.save()
                 if stop:
                     training.finish_saving()
                     interruption.leave(training.step)
+            tell_steps(training.finished(wait=True), progress, log, plan)
             report = None
             if scored_on is not None:
                 report = score(scored_on, training.scored, recipe, loader.batch_size, workers, fabric)
@@ -181,3 +184,11 @@ def fit(
         draw_examples(examples(scored_on or train, run.trained), train.classes, folder / "predictions")
     fabric.barrier()
     return run
+
+
+def tell_steps(steps: Iterable[StepFigures], progress: Progress, log: MetricsLog | None, plan: Plan) -> None:
+    """Shows steps that are done, and writes those down that the plan wants in the metrics."""
+    for done in steps:
+        progress.show(done.step, f"epoch {done.epoch}/{plan.epochs}", done.losses)
+        if log is not None and done.step % plan.log_every == 0:
+            log.step(done.step, done.epoch, {"lr": done.lr, **done.losses})
