@@ -17,8 +17,17 @@ if TYPE_CHECKING:
     from .ignore_lists import ignoring
     from .loader import Loader
     from .lvis import Lvis
+    from .mixing import mix
     from .sample import Sample
-    from .sampling import ClassBalanced, OnlyWithObjects, Repeated, RepeatFactor
+    from .sampling import (
+        AttributeShares,
+        ClassBalanced,
+        ClassShares,
+        InstanceRepeatFactor,
+        OnlyWithObjects,
+        Repeated,
+        RepeatFactor,
+    )
     from .shapes import Shapes
     from .transforms import Preprocessing
     from .voc import Voc
@@ -31,14 +40,17 @@ if TYPE_CHECKING:
 _FIFTYONE = ("from_fiftyone", "to_fiftyone")
 # Where each name is defined; modules are imported when a name is first used, so that `import sdk` stays quick.
 _HOMES = {
+    "AttributeShares": "sampling",
     "Cityscapes": "cityscapes",
     "ClassBalanced": "sampling",
+    "ClassShares": "sampling",
     "Coco": "coco",
     "DatasetError": "errors",
     "DatasetWarning": "errors",
     "DeepFashion": "deepfashion",
     "DetectionDataset": "base",
     "ImageInfo": "base",
+    "InstanceRepeatFactor": "sampling",
     "Loader": "loader",
     "Lvis": "lvis",
     "OnlyWithObjects": "sampling",
@@ -51,20 +63,24 @@ _HOMES = {
     "WiderFace": "wider_face",
     "concat": "combining",
     "ignoring": "ignore_lists",
+    "mix": "mixing",
     "repeat": "combining",
     "split": "combining",
     "subset": "combining",
 }
 
 __all__ = [
+    "AttributeShares",
     "Cityscapes",
     "ClassBalanced",
+    "ClassShares",
     "Coco",
     "DatasetError",
     "DatasetWarning",
     "DeepFashion",
     "DetectionDataset",
     "ImageInfo",
+    "InstanceRepeatFactor",
     "Loader",
     "Lvis",
     "OnlyWithObjects",
@@ -78,6 +94,7 @@ __all__ = [
     "concat",
     "from_fiftyone",
     "ignoring",
+    "mix",
     "repeat",
     "split",
     "subset",

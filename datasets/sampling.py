@@ -9,9 +9,11 @@ devices, sees the same order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -46,10 +48,26 @@ class RepeatFactor:
     def repeats(self, dataset: DetectionDataset) -> np.ndarray:
         shown = image_classes(dataset)
         frequency = np.bincount(shown.values, minlength=len(dataset.classes)) / max(len(dataset), 1)
-        of_class = np.sqrt(self.threshold / np.maximum(frequency, 1e-300))
-        repeats = np.ones(len(dataset))
-        np.maximum.at(repeats, _rows(shown), of_class[shown.values])
-        return repeats
+        return _largest(shown, np.sqrt(self.threshold / np.maximum(frequency, 1e-300)), len(dataset))
+
+
+@dataclass(frozen=True)
+class InstanceRepeatFactor:
+    """Instance-aware repeat factors (Yaman et al., "Instance-Aware Repeat Factor Sampling for Long-Tailed Object
+    Detection", 2023): as ``RepeatFactor``, with the geometric mean of a class's share of the images and its share of
+    the objects in place of f(c), so that a class that crowds into few images counts as less rare."""
+
+    threshold: float = 0.001
+
+    def __post_init__(self) -> None:
+        RepeatFactor(self.threshold)
+
+    def repeats(self, dataset: DetectionDataset) -> np.ndarray:
+        shown, classes = image_classes(dataset), len(dataset.classes)
+        images = np.bincount(shown.values, minlength=classes) / max(len(dataset), 1)
+        objects = class_objects(dataset)
+        frequency = np.sqrt(images * objects / max(objects.sum(), 1))
+        return _largest(shown, np.sqrt(self.threshold / np.maximum(frequency, 1e-300)), len(dataset))
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,89 @@ class ClassBalanced:
         present = max(int((counts > 0).sum()), 1)
         weights = len(dataset) / present / np.maximum(counts, 1)
         return np.bincount(_rows(shown), weights[shown.values], minlength=len(dataset)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class ClassShares:
+    """Wished shares of the showings: ``{"person": 0.2}`` shows images with a person as every fifth showing of a class.
+
+    A showing is one class on one image, once. Classes that are not named share the rest as they do in the data. Since
+    an image cannot be split, the shares are met as far as the images allow: found by iterative proportional fitting
+    (Deming and Stephan, 1940), each image weighing the mean of its classes' factors, at most ``most`` times the mean.
+    Images without objects are seen once; in expectation an epoch has as many images as the dataset.
+    """
+
+    shares: Mapping[str, float]
+    most: float = 50.0
+
+    def __post_init__(self) -> None:
+        values = list(self.shares.values())
+        if not values or min(values) < 0 or sum(values) > 1 + 1e-9:
+            raise DatasetError(
+                "not shares", field="shares", found=dict(self.shares), expected="0 or more, at most 1 in all"
+            )
+
+    def repeats(self, dataset: DetectionDataset) -> np.ndarray:
+        names = list(map(str, dataset.classes))
+        unknown = [name for name in self.shares if name not in names]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], names, n=3)
+            raise DatasetError(
+                "no such class", field="shares", found=unknown[0], expected=" or ".join(close or names[:10])
+            )
+        shown = image_classes(dataset)
+        rows, counts = _rows(shown), np.bincount(shown.values, minlength=len(names)).astype(float)
+        wished = self._wished(names, counts)
+        lengths = np.maximum(np.diff(shown.offsets), 1)
+        factor = np.ones(len(names))
+        repeats = np.ones(len(dataset))
+        for _ in range(200):
+            repeats = np.bincount(rows, factor[shown.values], minlength=len(dataset)) / lengths
+            repeats[np.diff(shown.offsets) == 0] = 1.0
+            with_objects = np.diff(shown.offsets) > 0
+            repeats[with_objects] *= with_objects.sum() / max(repeats[with_objects].sum(), 1e-300)
+            repeats = np.minimum(repeats, self.most)
+            got = np.bincount(shown.values, repeats[rows], minlength=len(names))
+            got = got / max(got.sum(), 1e-300)
+            factor *= np.where(counts > 0, (wished + 1e-12) / (got + 1e-12), 1.0)
+            factor /= factor[counts > 0].mean() if (counts > 0).any() else 1.0
+        return repeats
+
+    def _wished(self, names: Sequence[str], counts: np.ndarray) -> np.ndarray:
+        """(K,) share of each class; those without images get none."""
+        given = np.array([self.shares.get(name, np.nan) for name in names])
+        free = np.isnan(given) & (counts > 0)
+        wished = np.where(np.isnan(given) | (counts == 0), 0.0, given)
+        if free.any():
+            wished[free] = max(0.0, 1 - wished.sum()) * counts[free] / counts[free].sum()
+        return wished / max(wished.sum(), 1e-300)
+
+
+@dataclass(frozen=True)
+class AttributeShares:
+    """Wished shares of images by an attribute, such as day and night.
+
+    values: the attribute of each image, or a function of its index. shares: of each value; equal ones where absent.
+    Values that have no share are left out.
+    """
+
+    values: Sequence[Hashable] | Callable[[int], Hashable]
+    shares: Mapping[Hashable, float] | None = None
+
+    def repeats(self, dataset: DetectionDataset) -> np.ndarray:
+        values = [self.values(i) for i in range(len(dataset))] if callable(self.values) else list(self.values)
+        if len(values) != len(dataset):
+            raise DatasetError("not one value an image", field="values", found=len(values), expected=len(dataset))
+        counts = Counter(values)
+        shares = dict.fromkeys(counts, 1.0) if self.shares is None else dict(self.shares)
+        missing = [value for value in shares if value not in counts]
+        if missing or not sum(shares.values()) > 0 or min(shares.values()) < 0:
+            found = missing or shares
+            raise DatasetError(
+                "not shares of values that are there", field="shares", found=found, expected=list(counts)
+            )
+        scale = len(dataset) / sum(shares.values())
+        return np.array([scale * shares.get(value, 0.0) / counts[value] for value in values])
 
 
 @dataclass(frozen=True)
@@ -93,6 +194,61 @@ class Product:
 
     def repeats(self, dataset: DetectionDataset) -> np.ndarray:
         return np.prod([sampler.repeats(dataset) for sampler in self.samplers], axis=0)
+
+
+NAMES = ("recipe", "uniform", "class_balanced", "repeat_factor", "instance_repeat_factor", "with_objects")
+"""What ``sampling`` may be called."""
+
+
+def sampler_of(given: Any) -> Sampler | None:
+    """The sampler that a user names; none for ``uniform``.
+
+    Args:
+        given: ``uniform``, ``class_balanced``, ``repeat_factor``, ``instance_repeat_factor`` (either with a threshold,
+            as in ``repeat_factor=0.01``), ``with_objects``; a mapping from class names to shares of the showings; or
+            an object with ``repeats(dataset)``.
+
+    Raises:
+        DatasetError: when it is none of these.
+    """
+    if isinstance(given, Mapping):
+        return ClassShares(dict(given))
+    if isinstance(given, str):
+        name, equals, threshold = given.partition("=")
+        plain: dict[str, Sampler | None] = {
+            "uniform": None,
+            "class_balanced": ClassBalanced(),
+            "with_objects": OnlyWithObjects(),
+        }
+        if name in plain and not equals:
+            return plain[name]
+        if name in ("repeat_factor", "instance_repeat_factor"):
+            made = RepeatFactor if name == "repeat_factor" else InstanceRepeatFactor
+            try:
+                return made(float(threshold)) if equals else made()
+            except ValueError as error:
+                raise DatasetError("no threshold", field="sampling", found=given, expected=f"{name}=0.001") from error
+        close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
+        raise DatasetError("no such sampling", field="sampling", found=given, expected=f"{', '.join(NAMES)} ({close}?)")
+    if isinstance(given, type):
+        name = given.__name__
+        raise DatasetError("a class, not a sampler", field="sampling", found=name, expected=f"{name}()")
+    if callable(getattr(given, "repeats", None)):
+        return given
+    raise DatasetError(
+        "no sampling", field="sampling", found=type(given).__name__, expected=f"{', '.join(NAMES)}, shares or a sampler"
+    )
+
+
+def class_objects(dataset: DetectionDataset) -> np.ndarray:
+    """(K,) objects that count, of each class."""
+    columns = getattr(dataset, "annotations", None)
+    if isinstance(columns, Annotations):
+        labels = columns.labels[columns.usable & ~columns.ignore]
+    else:
+        each = [np.asarray(dataset.info(i).labels) for i in range(len(dataset))]
+        labels = np.concatenate(each) if each else np.zeros(0, np.int64)
+    return np.bincount(labels.astype(np.int64), minlength=len(dataset.classes))
 
 
 def image_classes(dataset: DetectionDataset) -> Ragged:
@@ -161,12 +317,13 @@ def augmentation_rng(seed: int, epoch: int, index: int, occurrence: int) -> np.r
 class Exposure:
     """How often the images of each class are seen in an epoch: naturally, as the sampler wants, and as it happened.
 
-    images: (K,) images that show the class. target: (K,) expected showings an epoch. realized: (K,) mean showings an
-    epoch over ``epochs`` drawn ones. length: mean images an epoch.
+    images: (K,) images that show the class. objects: (K,) objects that count. target: (K,) expected showings an epoch.
+    realized: (K,) mean showings an epoch over ``epochs`` drawn ones. length: mean images an epoch.
     """
 
     classes: tuple[str, ...]
     images: np.ndarray
+    objects: np.ndarray
     target: np.ndarray
     realized: np.ndarray
     length: float
@@ -178,12 +335,30 @@ class Exposure:
         wanted = self.target > 0
         return float(np.max(np.abs(self.realized[wanted] / self.target[wanted] - 1), initial=0.0))
 
+    def to_dict(self) -> dict[str, Any]:
+        """By class: images, objects, showings an epoch before and with the sampler, and as they happened."""
+        rows = range(len(self.classes))
+        return {
+            "length": self.length,
+            "epochs": self.epochs,
+            "classes": {
+                str(self.classes[row]): {
+                    "images": int(self.images[row]),
+                    "objects": int(self.objects[row]),
+                    "target": round(float(self.target[row]), 3),
+                    "realized": round(float(self.realized[row]), 3),
+                }
+                for row in rows
+            },
+        }
+
     def __str__(self) -> str:
         width = max([len(name) for name in self.classes] + [5])
-        lines = [f"{'class':<{width}} {'images':>9} {'target':>11} {'realized':>11}"]
+        lines = [f"{'class':<{width}} {'images':>9} {'objects':>9} {'target':>11} {'realized':>11}"]
         for row in np.argsort(self.images, kind="stable"):
-            numbers = f"{self.images[row]:>9,} {self.target[row]:>11,.1f} {self.realized[row]:>11,.1f}"
-            lines.append(f"{self.classes[row]:<{width}} {numbers}")
+            counts = f"{self.images[row]:>9,} {self.objects[row]:>9,}"
+            showings = f"{self.target[row]:>11,.1f} {self.realized[row]:>11,.1f}"
+            lines.append(f"{self.classes[row]:<{width}} {counts} {showings}")
         lines.append(f"{self.length:,.1f} images an epoch, mean of {self.epochs} epochs")
         return "\n".join(lines)
 
@@ -202,11 +377,19 @@ def exposure(dataset: DetectionDataset, sampler: Sampler, *, epochs: int = 10, s
     return Exposure(
         classes=tuple(dataset.classes),
         images=np.bincount(shown.values, minlength=classes),
+        objects=class_objects(dataset),
         target=np.bincount(shown.values, repeats[rows], minlength=classes),
         realized=realized / epochs,
         length=length / epochs,
         epochs=epochs,
     )
+
+
+def _largest(shown: Ragged, of_class: np.ndarray, images: int) -> np.ndarray:
+    """(I,) the largest factor of an image's classes, at least one."""
+    repeats = np.ones(images)
+    np.maximum.at(repeats, _rows(shown), of_class[shown.values])
+    return repeats
 
 
 def _rows(shown: Ragged) -> np.ndarray:

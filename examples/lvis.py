@@ -12,7 +12,6 @@ import argparse
 from pathlib import Path
 
 import sdk
-from sdk.datasets.sampling import RepeatFactor
 
 
 def main(arguments: list[str] | None = None) -> float | None:
@@ -29,9 +28,9 @@ def main(arguments: list[str] | None = None) -> float | None:
 
     train = sdk.datasets.Lvis(given.folder, split=given.train, on_fault="skip")
     scored = sdk.datasets.Lvis(given.folder, split=given.score, on_fault="skip")
-    # How often each class is seen with the sampling of the LVIS paper, wanted and realized.
-    sdk.check(train, sampler=RepeatFactor(0.001))
-    run = sdk.fit(train, given.model, validation=scored, epochs=given.epochs, out=given.out)
+    # The sampling of the LVIS paper; what it does to each class is said before the first step.
+    sampling = "repeat_factor=0.001"
+    run = sdk.fit(train, given.model, validation=scored, sampling=sampling, epochs=given.epochs, out=given.out)
     report = sdk.evaluate(scored, run)
     for name, value in report.metrics.items():
         print(f"{name:<16} {value}")

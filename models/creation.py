@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 from .detectors.base import Detector
 from .methods.ld import DistilledDetector
 from .zoo import find_recipe
+
+M = TypeVar("M")
 
 
 def class_count(source: Any, default: int) -> int:
@@ -20,17 +25,30 @@ def class_count(source: Any, default: int) -> int:
     return count
 
 
-def create(name: str, num_classes: Any = None, weights: str | PathLike[str] | None = "published") -> Detector:
+def seeded(seed: int | None, build: Callable[[], M]) -> M:
+    """What ``build`` makes with random numbers that ``seed`` decides; the caller's random state stays as it was."""
+    if seed is None:
+        return build()
+    # Weights are drawn on the CPU; the state of GPUs is left alone.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def create(
+    name: str, num_classes: Any = None, weights: str | PathLike[str] | None = "published", *, seed: int | None = None
+) -> Detector:
     """A detector by the published name of its row, such as ``paa_r50_fpn_1.5x_coco``.
 
     num_classes: a number, or a dataset whose classes are counted; the row's own where absent.
     weights: ``published`` (the row's checkpoint), ``backbone`` (the pretrained backbone it was trained from), a
     file, or None (random, nothing is downloaded). With another class count than the checkpoint's the class layers
     start fresh, and this is said. A distilled detector's teacher is loaded once training starts, unless ``weights`` is
-    None.
+    None. seed: decides all fresh weights; PyTorch's own state decides them, and goes on, where absent.
     """
     recipe = find_recipe(name)
-    model: Detector = recipe.build(class_count(num_classes, recipe.num_classes))  # type: ignore[assignment]
+    count = class_count(num_classes, recipe.num_classes)
+    model: Detector = seeded(seed, lambda: recipe.build(count))  # type: ignore[assignment]
     model.recipe = recipe
     model.classes = None if isinstance(num_classes, int | None) else tuple(num_classes.classes)
     if weights is not None:

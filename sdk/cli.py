@@ -60,6 +60,13 @@ def parser() -> argparse.ArgumentParser:
         ("keep-best", int, "epochs whose weights stay, those that scored best (default: 1)"),
     ):
         fit.add_argument(f"--{name}", type=kind, help=what, default=argparse.SUPPRESS)
+    fit.add_argument(
+        "--sampling",
+        type=_sampling,
+        default="recipe",
+        help="recipe, uniform, class_balanced, repeat_factor[=0.001], instance_repeat_factor[=0.001], with_objects, or "
+        "shares of the showings by class: person=0.2,car=0.1",
+    )
     fit.add_argument("--precision", choices=("32", "bf16", "16"), help="default: the recipe's")
     fit.add_argument("--devices", type=_devices, default="auto", help="how many, or which as 0,1 (default: all GPUs)")
     fit.add_argument("--strategy", default="auto", help="of Lightning Fabric, such as ddp (default: auto)")
@@ -157,6 +164,17 @@ def _devices(text: str) -> str | int | list[int]:
     if text == "auto":
         return text
     return [int(part) for part in text.split(",")] if "," in text else int(text)
+
+
+def _sampling(text: str) -> Any:
+    """A sampling by name, or shares by class."""
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    if "=" not in text or text.partition("=")[0] in ("repeat_factor", "instance_repeat_factor"):
+        return text
+    try:
+        return {name: float(share) for name, _, share in pairs}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: expected a name, or shares such as person=0.2,car=0.1") from error
 
 
 def _fit(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ..creation import seeded
 from ..detectors.base import Detector
 from ..weights import load_detector
 from ..weights.reading import Checkpoint, read
@@ -20,7 +21,11 @@ log = logging.getLogger(__name__)
 
 
 def from_mmdetection(
-    checkpoint: str | PathLike[str], config: str | PathLike[str] | None = None, num_classes: Any = None
+    checkpoint: str | PathLike[str],
+    config: str | PathLike[str] | None = None,
+    num_classes: Any = None,
+    *,
+    seed: int | None = None,
 ) -> Detector:
     """The detector of a checkpoint that MMDetection 2.x or 3.x trained, with its weights, classes and recipe.
 
@@ -31,6 +36,7 @@ def from_mmdetection(
         config: a configuration file (``.py``, ``.json``, ``.yaml``) instead of the one that the checkpoint carries, or
             of the one dumped beside it.
         num_classes: another class count, or a dataset whose classes are counted; the class layers then start fresh.
+        seed: decides what starts fresh.
 
     Raises:
         WeightsError: when the file cannot be read, or its weights do not fit the configuration.
@@ -53,7 +59,7 @@ def from_mmdetection(
     else:
         names = tuple(num_classes.classes)
         wanted = len(names)
-    detector: Detector = recipe.build(wanted)  # type: ignore[assignment]
+    detector: Detector = seeded(seed, lambda: recipe.build(wanted))  # type: ignore[assignment]
     detector.recipe = replace(recipe, classes=classes)
     detector.classes = names
     load_detector(detector, detector.recipe, replace(found, classes=classes), str(file))

@@ -74,7 +74,17 @@ def save_weights(
     }
     if recipe.source is not None:
         metadata["configuration"] = recipe.source
-    write_bytes(path, save(tensors, metadata))
+    write_bytes(path, in_order(save(tensors, metadata)))
+
+
+def in_order(content: bytes) -> bytes:
+    """A safetensors file with its header's entries in alphabetical order: equal weights are equal files."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(dict(sorted(header.items())), separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def load_weights(path: str | os.PathLike, model: nn.Module | None = None) -> Trained:

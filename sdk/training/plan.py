@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
 from ..datasets.base import DetectionDataset
 from ..datasets.loader import Loader
-from ..datasets.sampling import Repeated, RepeatFactor, Sampler
+from ..datasets.sampling import Repeated, RepeatFactor, Sampler, sampler_of
 from ..datasets.transforms import Flip, Preprocessing, Resize, Transform
 from ..models.recipe import Recipe, Sampling, Schedule
 from ..reports.progress import say
@@ -61,9 +62,14 @@ def default_transforms(preprocessing: Preprocessing) -> tuple[Transform, ...]:
     return Resize((preprocessing.size,), preprocessing.keep_ratio), Flip()
 
 
-def samplers(sampling: Sampling) -> list[Sampler]:
-    """The recipe's sampling as the loader takes it."""
-    found: list[Sampler] = []
+def samplers(sampling: Sampling, given: Any, train: DetectionDataset) -> list[Sampler]:
+    """What decides how often an image is seen: the recipe's sampling, or what the user gives instead; and the shares
+    of a mixture of datasets."""
+    own = getattr(train, "sampler", None)
+    found: list[Sampler] = [] if own is None else [own]
+    if given != "recipe":
+        chosen = sampler_of(given)
+        return found if chosen is None else [*found, chosen]
     if sampling.repeat_factor is not None:
         found.append(RepeatFactor(sampling.repeat_factor))
     if sampling.repeats != 1:
@@ -101,9 +107,11 @@ def make_plan(
 
     Warm-up takes a tenth of the training at most: a small dataset has fewer steps than the recipe warms up for.
     """
-    for name, number in (("epochs", epochs), ("accumulate", accumulate), ("lr", lr)):
-        if number is not None and not number > 0:
-            raise ValueError(f"{name}: expected a positive number, found {number!r}")
+    for name, number in (("epochs", epochs), ("accumulate", accumulate)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise ValueError(f"{name}: expected a positive number without a fraction, found {number!r}")
+    if lr is not None and not lr > 0:
+        raise ValueError(f"lr: expected a positive number, found {lr!r}")
     epochs = recipe.schedule.epochs if epochs is None else epochs
     drops = tuple(max(1, round(drop * epochs / recipe.schedule.epochs)) for drop in recipe.schedule.drops)
     steps_per_epoch = -(-len(loader) // accumulate)

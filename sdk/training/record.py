@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,10 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, partial):
+        return {"calls": plain(value.func), "with": plain([*value.args]), **plain(value.keywords)}
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}:{value.__qualname__}"
     return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value).split(" at 0x")[0]
 
 
@@ -75,7 +80,7 @@ def require_same_training(folder: Path, manifest: dict[str, Any]) -> None:
         recipe = either.get("recipe") or {}
         decides = ("preprocessing", "train_transforms", "sampling", "optimizer")
         either["recipe"] = {name: recipe.get(name) for name in decides}
-    for part in ("model", "classes", "category_ids", "dataset", "options", "recipe"):
+    for part in ("model", "classes", "category_ids", "dataset", "options", "recipe", "sampling"):
         if old.get(part) != new[part]:
             if isinstance(new[part], dict):
                 names = [name for name in new[part] if old[part].get(name) != new[part][name]]

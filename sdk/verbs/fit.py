@@ -6,7 +6,7 @@ Devices, nodes, precision and strategies come from Lightning Fabric.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from ..datasets.base import DetectionDataset
 from ..datasets.loader import Loader
+from ..datasets.sampling import Sampler
 from ..errors import RunError, require_same_classes
 from ..inference.batching import Collate, require_readable
 from ..inference.running import default_workers, examples
@@ -27,12 +28,13 @@ from ..reports.text import headline
 from ..results.files import write_json
 from ..results.manifest import MANIFEST
 from ..results.run import Run, load, require_fitting
+from ..training.balance import EXPOSURE, expected_exposure, realized_exposure, tell_balance
 from ..training.interruption import Interruption
 from ..training.loop import Training, grouped
 from ..training.plan import Plan, default_transforms, make_fabric, make_plan, samplers, tell
 from ..training.ranks import Watch, share_cores
 from ..training.readout import StepFigures
-from ..training.record import describe, require_same_training, run_folder
+from ..training.record import describe, plain, require_same_training, run_folder
 from ..training.saving import Saving
 from ..training.tracking import MetricsLog
 
@@ -54,6 +56,7 @@ def fit(
     nodes: int = 1,
     strategy: str = "auto",
     workers: int | None = None,
+    sampling: str | Mapping[str, float] | Sampler = "recipe",
     seed: int = 0,
     out: str | os.PathLike | None = None,
     resume: str | None = None,
@@ -76,8 +79,11 @@ def fit(
         patience: stop when the main figure has not risen for so many epochs.
         recipe: instead of the model's own.
         devices, nodes, strategy: as Lightning Fabric takes them.
+        sampling: ``recipe``, ``uniform``, ``class_balanced``, ``repeat_factor`` or ``instance_repeat_factor`` (with a
+            threshold as in ``repeat_factor=0.01``), ``with_objects``; shares of the showings by class name; or a
+            sampler. What each class is shown in an epoch is said before training and stands in ``exposure.json``.
         workers: processes that load images, by default one a core, eight at most.
-        seed: decides order, augmentation and everything drawn inside the model.
+        seed: decides fresh weights, order, augmentation and everything drawn inside the model.
         out: run folder; by default ``runs/<model>``, with a number where that is taken.
         resume: ``auto`` goes on from the run folder's last state where there is one.
         save_every, save_minutes: steps or minutes between saved states, besides the one after every epoch.
@@ -98,11 +104,11 @@ def fit(
         from .. import models
 
         published = models.find_recipe(model).weights is not None
-        model = models.create(model, num_classes=train, weights="published" if published else None)
+        model = models.create(model, num_classes=train, weights="published" if published else None, seed=seed)
     elif isinstance(model, (str, os.PathLike)) and Path(model).suffix == ".pth":
         from .. import models
 
-        model = models.from_mmdetection(model, num_classes=train)
+        model = models.from_mmdetection(model, num_classes=train, seed=seed)
     trained = load(model)
     recipe, detector = recipe or trained.recipe, trained.model
     require_fitting(trained, train.classes)
@@ -112,6 +118,7 @@ def fit(
     if len(train) == 0:
         raise RunError("the training set has no images")
     require_readable(recipe, train)
+    chosen = samplers(recipe.sampling, sampling, train)
 
     fabric = make_fabric(recipe, precision, devices, nodes, strategy)
     fabric.launch()
@@ -122,7 +129,7 @@ def fit(
         batch_size=recipe.images_per_device if batch_size is None else batch_size,
         collate=Collate.of(recipe),
         transforms=recipe.train_transforms or default_transforms(recipe.preprocessing),
-        sampler=samplers(recipe.sampling) or None,
+        sampler=chosen or None,
         shuffle=True,
         group_by_aspect_ratio=True,
         seed=seed,
@@ -136,7 +143,7 @@ def fit(
     )
     found = run_folder(out, recipe.name, resume) if fabric.is_global_zero else None
     folder, resumed = fabric.broadcast(found)  # type: ignore[misc]
-    manifest = describe(recipe, plan, train, detector)
+    manifest = {**describe(recipe, plan, train, detector), "sampling": plain(sampling)}
     if resumed:
         require_same_training(folder, manifest)
     elif fabric.is_global_zero:
@@ -144,6 +151,9 @@ def fit(
         write_json(folder / MANIFEST, manifest)
     if fabric.is_global_zero:
         tell(recipe, plan, train, scored_on, folder)
+        planned = expected_exposure(train, chosen, seed)
+        tell_balance(train, scored_on, planned)
+        write_json(folder / EXPOSURE, {"planned": planned.to_dict()})
 
     if recipe.sync_batch_norm and fabric.world_size > 1:
         detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
@@ -181,6 +191,8 @@ def fit(
     run = Run(folder, model=detector)
     if log is not None:
         log.close()
+        orders = [loader.order(epoch) for epoch in range(training.epoch)]
+        write_json(folder / EXPOSURE, {"planned": planned.to_dict(), "realized": realized_exposure(train, orders)})
         draw_examples(examples(scored_on or train, run.trained), train.classes, folder / "predictions")
     fabric.barrier()
     return run

@@ -2,8 +2,13 @@ import numpy as np
 import pytest
 
 from sdk.datasets import DatasetError, Lvis, Shapes
+from sdk.datasets.base import ImageInfo
+from sdk.datasets.sample import Sample
 from sdk.datasets.sampling import (
+    AttributeShares,
     ClassBalanced,
+    ClassShares,
+    InstanceRepeatFactor,
     OnlyWithObjects,
     Product,
     Repeated,
@@ -13,6 +18,7 @@ from sdk.datasets.sampling import (
     group_by_aspect_ratio,
     image_classes,
     occurrences,
+    sampler_of,
 )
 
 
@@ -84,3 +90,100 @@ def test_occurrences():
     order = np.array([3, 1, 3, 3, 0, 1])
     assert occurrences(order).tolist() == [0, 0, 1, 2, 0, 1]
     assert occurrences(np.zeros(0, np.int64)).tolist() == []
+
+
+def listed(*images: tuple[int, ...], classes: int = 3):
+    """A dataset whose images show these labels."""
+    samples = [
+        Sample(
+            np.zeros((4, 4, 3), np.uint8),
+            np.tile(np.array([[0, 0, 2, 2]], np.float32), (len(labels), 1)),
+            np.array(labels, np.int64),
+            np.zeros(len(labels), bool),
+            image_id=number,
+        )
+        for number, labels in enumerate(images)
+    ]
+
+    class Own:
+        category_ids = tuple(range(1, classes + 1))
+        fingerprint = str(images)
+
+        def __len__(self):
+            return len(samples)
+
+        def __getitem__(self, index):
+            return samples[index]
+
+        def info(self, index):
+            return ImageInfo(index, (4, 4), samples[index].labels)
+
+    dataset = Own()
+    dataset.classes = tuple("abcdefgh"[:classes])  # type: ignore[attr-defined]
+    return dataset
+
+
+def test_instance_repeat_factors_by_hand():
+    # a: 3 of 4 images, 4 of 12 objects; b: 1 of 4, 6 of 12; c: 1 of 4, 2 of 12.
+    dataset = listed((0, 0), (0,), (0, 1, 1, 1, 1, 1, 1), (2, 2))
+    factor = [max(1.0, np.sqrt(0.5 / np.sqrt(i / 4 * o / 12))) for i, o in ((3, 4), (1, 6), (1, 2))]
+    found = InstanceRepeatFactor(0.5).repeats(dataset)
+    np.testing.assert_allclose(found, [factor[0], factor[0], max(factor[0], factor[1]), factor[2]])
+
+
+def test_class_shares_are_met_where_images_allow():
+    dataset = listed(*[(0,)] * 80, *[(1,)] * 15, *[(2,)] * 5)
+    repeats = ClassShares({"b": 0.5, "c": 0.25}).repeats(dataset)
+    shown = [repeats[:80].sum(), repeats[80:95].sum(), repeats[95:].sum()]
+    np.testing.assert_allclose(shown, [25, 50, 25], rtol=1e-6)
+    # Classes that always stand together cannot be shown apart.
+    bound = ClassShares({"a": 0.9, "b": 0.1}).repeats(listed(*[(0, 1)] * 10, classes=2))
+    np.testing.assert_allclose(bound, 1)
+
+
+def test_attribute_shares():
+    dataset = listed(*[(0,)] * 4)
+    repeats = AttributeShares(["day", "day", "day", "night"], {"day": 1, "night": 1}).repeats(dataset)
+    np.testing.assert_allclose(repeats, [2 / 3, 2 / 3, 2 / 3, 2])
+    np.testing.assert_allclose(AttributeShares(lambda i: i % 2).repeats(dataset), 1)
+    with pytest.raises(DatasetError, match="not one value an image"):
+        AttributeShares(["day"]).repeats(dataset)
+    with pytest.raises(DatasetError, match="dusk"):
+        AttributeShares(["day"] * 4, {"dusk": 1}).repeats(dataset)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("uniform", None),
+        ("class_balanced", ClassBalanced()),
+        ("repeat_factor", RepeatFactor(0.001)),
+        ("repeat_factor=0.02", RepeatFactor(0.02)),
+        ("instance_repeat_factor=0.02", InstanceRepeatFactor(0.02)),
+        ("with_objects", OnlyWithObjects()),
+        ({"a": 0.5}, ClassShares({"a": 0.5})),
+        (RepeatFactor(0.1), RepeatFactor(0.1)),
+    ],
+)
+def test_samplings_by_name(given, expected):
+    assert sampler_of(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("class_balance", r"found 'class_balance'; expected .*\(class_balanced\?\)"),
+        ("repeat_factor=much", "no threshold"),
+        (ClassBalanced, r"a class, not a sampler.*expected ClassBalanced\(\)"),
+        (3, "no sampling.*int"),
+        ({"a": 1.5}, "not shares"),
+    ],
+)
+def test_what_is_no_sampling(given, message):
+    with pytest.raises(DatasetError, match=message):
+        sampler_of(given)
+
+
+def test_an_unknown_class_of_shares_is_named():
+    with pytest.raises(DatasetError, match="found 'z'"):
+        ClassShares({"z": 0.5}).repeats(listed((0,)))

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import sdk
+from sdk import models
 from sdk.datasets import DatasetError, Shapes
 from sdk.datasets.transforms import Flip, Preprocessing
 from sdk.errors import ClassMismatch, NonFiniteLoss, RunError
@@ -31,6 +32,7 @@ from dataclasses import replace
 from functools import partial
 import torch, sdk
 from sdk.datasets.transforms import Flip, PhotometricDistortion, Preprocessing, ScaleJitter
+from sdk import models
 from sdk.models.recipe import Optimizer
 from sdk.models.zoo.tiny import RETINANET, tiny_retinanet
 
@@ -327,3 +329,48 @@ def test_a_small_detector_learns_shapes(tmp_path):
     ap50 = sdk.evaluate(shapes.val, run)["bbox/AP50"]
     assert ap50 is not None
     assert ap50 > 0.6
+
+
+def test_the_seed_decides_the_weights(shapes, tmp_path):
+    def trained(name: str, seed: int) -> bytes:
+        out = tmp_path / name
+        sdk.fit(shapes, "retinanet_tiny_shapes", seed=seed, epochs=1, batch_size=8, workers=0, out=out)
+        return (out / "last.safetensors").read_bytes()
+
+    state = torch.get_rng_state()
+    models.create("retinanet_tiny_shapes", weights=None, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    first = trained("a", 3)
+    torch.manual_seed(99)
+    assert trained("b", 3) == first
+    assert trained("c", 4) != first
+    code = (
+        "import sdk; from sdk.datasets import Shapes; "
+        "sdk.fit(Shapes(16, size=(64, 64), max_objects=3), 'retinanet_tiny_shapes', seed=3, epochs=1, batch_size=8, "
+        f"workers=0, out={str(tmp_path / 'd')!r})"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment, timeout=300)
+    assert (tmp_path / "d" / "last.safetensors").read_bytes() == first
+    build = json.loads((tmp_path / "a" / "manifest.json").read_text())["recipe"]["build"]
+    assert "sdk.models.zoo.tiny:tiny_retinanet" in json.dumps(build)
+
+
+def test_sampling_is_said_and_kept(shapes, tiny, tmp_path, capsys):
+    run = sdk.fit(shapes, tiny(), sampling={"circle": 0.6}, epochs=2, workers=0, out=tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "showings an epoch, before and with sampling" in said
+    kept = json.loads((run.folder / "exposure.json").read_text())
+    assert set(kept["planned"]["classes"]) == set(shapes.classes)
+    natural = kept["planned"]["classes"]["circle"]["images"]
+    assert kept["planned"]["classes"]["circle"]["target"] > natural
+    assert kept["realized"]["epochs"] == 2
+    assert run.manifest["sampling"] == {"circle": 0.6}
+    with pytest.raises(RunError, match="sampling differs"):
+        sdk.fit(shapes, tiny(), sampling="uniform", epochs=2, workers=0, out=tmp_path / "run", resume="auto")
+
+
+@pytest.mark.parametrize("epochs", [0.5, 0, True])
+def test_epochs_are_whole_numbers(shapes, tiny, tmp_path, epochs):
+    with pytest.raises(ValueError, match="epochs: expected a positive number"):
+        sdk.fit(shapes, tiny(), epochs=epochs, workers=0, out=tmp_path / "run")
