@@ -1,7 +1,7 @@
 """Loading and scoring many images in FiftyOne: ``python -m benchmarks.explore [--images N] [--predictions N]``.
 
-Images, annotations and predictions are drawn into a temporary folder, which also holds the database. Memory is the
-largest resident set of this process, MongoDB's own not included (Linux).
+Images, annotations and predictions are drawn into a temporary folder, which also holds the database. Memory and time of
+the CPU are those of this process, MongoDB's own not included.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+
+from .measuring import Case, parser, run
 
 SIZE = (120, 160)
 CLASSES = 80
@@ -68,8 +70,8 @@ def write_dataset(folder: Path, images: int, predictions: int) -> tuple[Path, Pa
     return folder / "instances.json", folder / "results.json"
 
 
-def measure(folder: Path, annotations: Path, results: Path) -> None:
-    """Prints a table of seconds and memory."""
+def measure(folder: Path, annotations: Path, results: Path, options: argparse.Namespace) -> None:
+    """Loads, scores and opens again; shows and writes the figures."""
     os.environ["FIFTYONE_DATABASE_DIR"] = str(folder / "database")
     os.environ["FIFTYONE_SHOW_PROGRESS_BARS"] = "false"
     os.environ["SDK_CACHE"] = str(folder / "cache")
@@ -78,42 +80,44 @@ def measure(folder: Path, annotations: Path, results: Path) -> None:
     from sdk.datasets import Coco
     from sdk.fiftyone.starting import start
 
-    print(f"{os.cpu_count()} cores, load at the start {os.getloadavg()[0]:.1f}")
     start()
-    print(f"{peak_memory():.0f} MiB before the first image", flush=True)
     dataset = Coco(annotations=annotations, images=folder)
-    rows = []
-    for step in ("load and evaluate", "open again"):
-        wall, own = time.perf_counter(), time.process_time()
-        made = sdk.explore(dataset, results, launch=False)
-        rows.append((step, time.perf_counter() - wall, time.process_time() - own))
-    peak = peak_memory()
+    made = sdk.explore(dataset, results, launch=False)
     shown = made.load_evaluation_results("eval").mAP()
     official = sdk.evaluate(dataset, results)["bbox/AP"]
-    print(f"load at the end {os.getloadavg()[0]:.1f}; AP in FiftyOne {shown:.6f}, by sdk.evaluate {official:.6f}")
-    print(f"{len(made)} images, {made.count('predictions.detections')} predictions, at most {peak:.0f} MiB")
-    print("| step | seconds | of this process's CPU |\n|---|---|---|")
-    for step, wall, own in rows:
-        print(f"| {step} | {wall:.1f} | {own:.1f} |")
+    if abs(shown - official) > 1e-6:
+        raise SystemExit(f"AP in FiftyOne {shown:.6f}, by sdk.evaluate {official:.6f}")
+    made.delete()
+    size = f"{len(dataset):,} images and {options.predictions:,} predictions"
+
+    def anew() -> None:
+        sdk.explore(dataset, results, launch=False, name="anew").delete()
+
+    def again() -> None:
+        sdk.explore(dataset, results, launch=False, name="again")
+
+    cases = [Case(f"load and evaluate {size}", anew), Case(f"open again {size}", again)]
+    run("explore", cases, options, {})
 
 
-def peak_memory() -> float:
-    """Largest resident set of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Draws the data, and measures in a process of its own, which the database outlives by a moment."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.explore", description=__doc__)
-    parser.add_argument("--images", type=int, default=5_000)
-    parser.add_argument("--predictions", type=int, default=100_000)
-    options = parser.parse_args()
+    made = parser("explore", __doc__ or "", turns=1)
+    made.add_argument("--images", type=int, default=5_000)
+    made.add_argument("--predictions", type=int, default=100_000)
+    options = made.parse_args(arguments)
+    if options.quick:
+        options.images, options.predictions = 20, 200
     with tempfile.TemporaryDirectory(prefix="benchmark-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
+        options.out = (options.out or folder / "explore.json").resolve()
         files = write_dataset(folder, options.images, options.predictions)
-        process = multiprocessing.get_context("spawn").Process(target=measure, args=(folder, *files))
+        process = multiprocessing.get_context("spawn").Process(target=measure, args=(folder, *files, options))
         process.start()
         process.join()
+        if process.exitcode:
+            raise SystemExit(process.exitcode)
+        return json.loads(options.out.read_text())
 
 
 if __name__ == "__main__":

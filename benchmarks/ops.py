@@ -1,17 +1,9 @@
-"""The native ops against their peers on the CPU: ``python -m benchmarks.ops [name ...]``.
-
-Each pair runs in turns in one process on the same inputs; the best of the turns counts. Peak memory is the growth of
-the resident set over the call (Linux).
-"""
+"""The native ops against their peers on the CPU: ``python -m benchmarks.ops [group ...]``."""
 
 from __future__ import annotations
 
-import ctypes
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torchvision
@@ -29,41 +21,7 @@ from sdk.ops.overlaps import pairwise_iou
 from sdk.ops.paste_masks import paste_and_encode
 from sdk.ops.soft_nms import batched_soft_nms
 
-TURNS = 5
-
-
-@dataclass(frozen=True)
-class Case:
-    """One comparison. ``target`` is the speed-up that is asked for, ``memory`` the largest share of the peer's peak."""
-
-    name: str
-    ours: Callable[[], object]
-    peer: Callable[[], object]
-    target: float | None = None
-    memory: float | None = None
-
-
-def peak_memory(call: Callable[[], object]) -> int:
-    """Bytes by which the resident set grows at most during ``call``."""
-
-    def read(field: str) -> int:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-        return int(line.split()[1]) * 1024
-
-    # What earlier calls freed goes back to the system, or it would be used again unseen.
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = read("VmRSS")
-    result = call()
-    grown = read("VmHWM") - before
-    del result
-    return grown
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+from .measuring import Case, parser, run
 
 
 def with_backward(call: Callable[..., Tensor], inputs: list[Tensor]) -> Callable[[], object]:
@@ -82,16 +40,34 @@ def boxes(count: int, height: float = 800, width: float = 1333, largest: float =
     return torch.cat([corners, corners + 1 + torch.rand(count, 2) * largest], dim=1)
 
 
+def against(
+    name: str,
+    ours: Callable[[], object],
+    peer: Callable[[], object],
+    target: float | None = None,
+    memory: float | None = None,
+) -> Case:
+    """The case of one peer, which ``name`` tells after a slash."""
+    what, _, who = name.rpartition(" / ")
+    return Case(
+        what,
+        ours,
+        {who: peer},
+        target={} if target is None else {who: target},
+        memory={} if memory is None else {who: memory},
+    )
+
+
 def nms_cases() -> Iterator[Case]:
     found, scores, classes = boxes(20_000), torch.rand(20_000), torch.randint(80, (20_000,))
-    yield Case(
+    yield against(
         "class-aware NMS, 20,000 boxes of 80 classes / torchvision",
         lambda: batched_nms(found, scores, classes, 0.5),
         lambda: torchvision.ops.batched_nms(found, scores, classes, 0.5),
         target=5,
     )
     few, few_scores, few_classes = found[:2000], scores[:2000], classes[:2000]
-    yield Case(
+    yield against(
         "soft-NMS (linear), 2,000 boxes of 80 classes / PyTorch",
         lambda: batched_soft_nms(few, few_scores, few_classes),
         lambda: reference.batched_soft_nms(few, few_scores, few_classes, 0.5, 0.5, 1e-3, 1),
@@ -115,14 +91,14 @@ def attention_cases() -> Iterator[Case]:
 
         return run
 
-    yield Case(
+    yield against(
         f"deformable attention forward, {total:,} queries, 8 heads, 4 levels, 4 points / PyTorch",
         forward(ms_deform_attn),
         forward(reference.ms_deform_attn),
         target=3,
         memory=1 / 3,
     )
-    yield Case(
+    yield against(
         "deformable attention forward and backward, the same / PyTorch",
         with_backward(ms_deform_attn, inputs),
         with_backward(reference.ms_deform_attn, inputs),
@@ -134,7 +110,7 @@ def attention_cases() -> Iterator[Case]:
 def mask_cases() -> Iterator[Case]:
     masks, found = torch.rand(100, 28, 28), boxes(100, largest=400)
     size = (800, 1333)
-    yield Case(
+    yield against(
         "paste and encode 100 masks at 800 x 1333 / grid_sample and pycocotools",
         lambda: paste_and_encode(masks, found, size),
         lambda: reference.paste_and_encode(masks, found, *size, 0.5),
@@ -145,7 +121,7 @@ def mask_cases() -> Iterator[Case]:
 def feature_cases() -> Iterator[Case]:
     features = torch.randn(1, 256, 50, 84, requires_grad=True)
     kernels = torch.rand(1, 25, 100, 168).softmax(1).requires_grad_()
-    yield Case(
+    yield against(
         "CARAFE forward and backward, 256 x 50 x 84 by 2 / PyTorch",
         with_backward(lambda f, m: carafe(f, m, 5, 1, 2), [features, kernels]),
         with_backward(lambda f, m: reference.carafe(f, m, 5, 1, 2), [features, kernels]),
@@ -153,7 +129,7 @@ def feature_cases() -> Iterator[Case]:
     )
     heat = torch.randn(2, 128, 128, 128, requires_grad=True)
     for direction in ("top", "left"):
-        yield Case(
+        yield against(
             f"corner pooling ({direction}) forward and backward, 2 x 128 x 128 x 128 / PyTorch",
             with_backward(lambda x, d=direction: corner_pool(x, d), [heat]),
             with_backward(lambda x, d=direction: reference.corner_pool(x, d), [heat]),
@@ -167,9 +143,10 @@ def feature_cases() -> Iterator[Case]:
         with_backward(lambda x, o, pool=pool: pool(x, rois, o, (7, 7), 1 / 8, 0, 0.1), [plane, offsets])
         for pool in pools
     )
-    yield Case("deformable RoI pooling forward and backward, 512 regions, 256 x 100 x 168 / PyTorch", ours, peer, 3)
+    name = "deformable RoI pooling forward and backward, 512 regions, 256 x 100 x 168 / PyTorch"
+    yield against(name, ours, peer, target=3)
     inputs = [torch.randn(1, 256, 100, 168), torch.rand(1, 100, 168) < 0.1, torch.randn(256, 256, 3, 3)]
-    yield Case(
+    yield against(
         "masked convolution 3 x 3, 256 channels, 10 % kept / dense",
         lambda: masked_conv2d(*inputs, padding=1),
         lambda: reference.masked_conv2d(*inputs, None, (1, 1), (1, 1)),
@@ -179,14 +156,14 @@ def feature_cases() -> Iterator[Case]:
 def loss_cases() -> Iterator[Case]:
     logits = torch.randn(100_000, 80, requires_grad=True)
     labels = torch.randint(81, (100_000,))
-    yield Case(
+    yield against(
         "sigmoid focal loss forward and backward, 100,000 x 80 / PyTorch",
         with_backward(lambda x: sigmoid_focal_loss(x, labels), [logits]),
         with_backward(lambda x: reference.sigmoid_focal_loss(x, labels, 2.0, 0.25, None), [logits]),
     )
     a, b = boxes(100_000), boxes(100)
     for kind in ("iou", "giou"):
-        yield Case(
+        yield against(
             f"pairwise {kind}, 100,000 x 100 / PyTorch",
             lambda kind=kind: pairwise_iou(a, b, kind),
             lambda kind=kind: reference.pairwise_iou(a, b, kind, 1e-6),
@@ -202,25 +179,16 @@ GROUPS = {
 }
 
 
-def main(names: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measures, and returns the figures."""
+    made = parser("ops", __doc__ or "", turns=5)
+    made.add_argument("groups", nargs="*", help=f"of {', '.join(GROUPS)} (default: all)")
+    options = made.parse_args(arguments)
     torch.manual_seed(0)
-    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; {backend.describe()['cpu']}\n")
-    print("| Op / peer | ms | peer ms | times faster | asked | MiB | peer MiB | share | asked |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name in names or GROUPS:
-        for case in GROUPS[name]():
-            # The first calls warm up, and measure memory.
-            memory = [peak_memory(call) / 2**20 for call in (case.ours, case.peer)]
-            turns = [(seconds(case.ours), seconds(case.peer)) for _ in range(TURNS)]
-            ours, peer = (min(times) * 1e3 for times in zip(*turns))
-            asked = "" if case.target is None else f"{case.target:g}"
-            share = "" if case.memory is None else f"{case.memory:.2f}"
-            print(
-                f"| {case.name} | {ours:.2f} | {peer:.1f} | {peer / ours:.1f} | {asked} "
-                f"| {memory[0]:.0f} | {memory[1]:.0f} | {memory[0] / max(memory[1], 1):.2f} | {share} |",
-                flush=True,
-            )
+    print(f"native ops: {backend.describe()['cpu']}")
+    names = options.groups or (["losses"] if options.quick else list(GROUPS))
+    return run("ops", (case for name in names for case in GROUPS[name]()), options, {})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -24,8 +24,8 @@ M = TypeVar("M", bound=nn.Module)
 def for_inference(model: M) -> M:
     """A copy in evaluation mode that finds the same, up to rounding, in less time; ``model`` stays as it is.
 
-    Batch normalization is folded into convolutions, so that the copy's state dict is another one. On a CPU its
-    convolutions expect the memory format of ``inference_batch``; they accept any other.
+    Batch normalization is folded into convolutions, so that the copy's state dict is another one.
+    On a CPU its convolutions are fastest on a batch with ``channels_last``; they accept any other.
     """
     model = copy.deepcopy(model).eval()
     for parent, conv_name, norm_name in list(foldable(model)):
@@ -37,8 +37,8 @@ def for_inference(model: M) -> M:
     return model
 
 
-def inference_batch(images: ImageBatch) -> ImageBatch:
-    """The batch in the memory format in which a model ``for_inference`` is fastest."""
+def channels_last(images: ImageBatch) -> ImageBatch:
+    """The batch with the channels of a pixel side by side, on a CPU, where convolutions are faster on it."""
     if images.pixels.device.type != "cpu":
         return images
     return replace(images, pixels=images.pixels.contiguous(memory_format=torch.channels_last))

@@ -15,7 +15,7 @@ from ..datasets.base import DetectionDataset
 from ..datasets.sample import Sample
 from ..errors import SdkError
 from ..models.detectors.base import Detector
-from ..models.folding import for_inference, inference_batch
+from ..models.folding import channels_last, for_inference
 from ..models.recipe import Recipe
 from ..models.structures import Detections
 from ..models.tta import TTA, predict_views
@@ -41,9 +41,20 @@ def recipe_views(recipe: Recipe) -> TTA:
     return TTA(flips=("horizontal",)) if recipe.test_flip else TTA()
 
 
+READY = "made_ready"
+"""Attribute of the copies that ``ready`` makes."""
+
+
 def ready(model: nn.Module) -> nn.Module:
-    """A copy of a detector that finds the same in less time; a model that is no ``Detector`` is taken as it is."""
-    return for_inference(model) if isinstance(model, Detector) else model
+    """A copy of a detector that finds the same in less time; a model that is no ``Detector`` is taken as it is.
+
+    Making it takes about as long as half an image of 800 x 1333 on a CPU.
+    """
+    if not isinstance(model, Detector):
+        return model
+    made = for_inference(model)
+    setattr(made, READY, True)
+    return made
 
 
 def predicted(model: nn.Module, batches: Sequence[Batch], recipe: Recipe, tta: TTA) -> list[Detections]:
@@ -52,8 +63,8 @@ def predicted(model: nn.Module, batches: Sequence[Batch], recipe: Recipe, tta: T
     if recipe.needs_proposals:
         proposals = [[target.proposals for target in batch.targets] for batch in batches]
     views = [batch.images for batch in batches]
-    if isinstance(model, Detector):
-        views = [inference_batch(view) for view in views]
+    if model.__dict__.get(READY):
+        views = [channels_last(view) for view in views]
     found = predict_views(model, views, tta.flips, proposals)  # type: ignore[arg-type]
     return [one.to("cpu") for one in found]
 

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from ..datasets.base import DetectionDataset
 from ..errors import NonFiniteLoss, RunError
 from ..inference.batching import Batch
+from ..models.folding import channels_last
 from ..models.recipe import Recipe
 from ..reports.progress import say
 from ..results.files import remove_unfinished
 from ..results.state import load_training_state, newest_whole_state
 from ..results.weights import load_state, save_weights
 from .failures import MOST_PARTS, FailedStep, bad_gradients, save_failed_step
-from .optimization import AveragedWeights, lr_factor, make_optimizer
+from .optimization import AveragedWeights, lay_out_alike, lr_factor, make_optimizer
 from .plan import Plan
 from .readout import MOST_UNREAD, LossTerms, StepFigures, UnreadStep
 from .saving import Saving, StateWriter
@@ -36,7 +37,7 @@ class Losses(nn.Module):
         self.detector = detector
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.detector(batch.images, batch.targets)
+        return self.detector(channels_last(batch.images), batch.targets)
 
 
 class Training:
@@ -54,6 +55,8 @@ class Training:
         self.fabric, self.detector, self.recipe, self.plan, self.folder = fabric, detector, recipe, plan, folder
         self.saving = saving or Saving()
         detector.to(fabric.device)
+        if fabric.device.type == "cpu":
+            detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = None if plan.ema_decay is None else AveragedWeights(detector, plan.ema_decay)
         self.optimizer = make_optimizer(detector, recipe.optimizer, plan.lr)
         self.network, self.fabric_optimizer = fabric.setup(Losses(detector), self.optimizer)
@@ -288,6 +291,7 @@ class Training:
         for group in state["optimizer"]["param_groups"]:
             group["fused"] = True  # States of earlier versions say otherwise.
         self.optimizer.load_state_dict(state["optimizer"])
+        lay_out_alike(self.optimizer)
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         for name in PROGRESS:
             # States of earlier versions know fewer of these.

@@ -70,6 +70,17 @@ def make_optimizer(model: nn.Module, settings: Optimizer, lr: float) -> torch.op
     raise ValueError(f"Optimizer.kind: expected sgd, adam or adamw, found {settings.kind!r}")
 
 
+def lay_out_alike(optimizer: torch.optim.Optimizer) -> None:
+    """Gives what the optimizer keeps of a parameter that parameter's memory layout.
+
+    Fused kernels go through memory from end to end; a state may be from a training with another layout.
+    """
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def lr_factor(schedule: Schedule, step: int, steps: int, epoch: int, warmup_steps: int) -> float:
     """Share of the full learning rate at optimizer step ``step`` of ``steps``, in epoch ``epoch``, counted from 0.
 

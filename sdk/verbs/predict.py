@@ -20,6 +20,9 @@ from ..reports.drawing import draw_detections
 from ..reports.pictures import save_image
 from ..results.run import load
 
+WORTH_A_COPY = 4
+"""Images from which on a copy of the detector is made ready for them."""
+
 
 def predict(
     images: Any,
@@ -63,7 +66,8 @@ def predict(
             raise SdkError(f"{folder}: images are read from this folder; give another one for the pictures")
         folder.mkdir(parents=True, exist_ok=True)
     names = picture_names(sources)
-    trained = replace(trained, model=ready(trained.model))
+    if len(sources) >= WORTH_A_COPY:
+        trained = replace(trained, model=ready(trained.model))
 
     def prepared(part: Sequence[Any]) -> tuple[list[np.ndarray], list[Batch]]:
         pixels = [as_pixels(source) for source in part]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdk import models
-from sdk.models.folding import for_inference, inference_batch
+from sdk.models.folding import channels_last, for_inference
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
 QUICK = (
@@ -45,7 +45,7 @@ def test_it_gives_the_published_numbers(check, shared, name):
 def test_made_for_inference_it_gives_them_too(check, shared, name, monkeypatch):
     def folded(*arguments):
         case, model, batch, extra = load(*arguments)
-        return case, for_inference(model), inference_batch(batch), extra
+        return case, for_inference(model), channels_last(batch), extra
 
     load = check.load
     monkeypatch.setattr(check, "load", folded)

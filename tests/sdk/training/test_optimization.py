@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from sdk.models.recipe import Optimizer, ParameterRule, Schedule
-from sdk.training.optimization import AveragedWeights, lr_factor, make_optimizer, parameter_groups
+from sdk.training.optimization import AveragedWeights, lay_out_alike, lr_factor, make_optimizer, parameter_groups
 
 
 class Net(nn.Module):
@@ -94,3 +95,27 @@ def test_averaged_weights():
     assert averaged.model.backbone[1].num_batches_tracked == 7
     averaged.update(model, step=0)  # the decay begins at 1/10
     torch.testing.assert_close(averaged.model.head.weight, start + 0.95)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_state_of_another_memory_layout_goes_on_the_same(kind):
+    def trained(layouts):
+        """Two steps, the second one after the state went through a file, with the weights in these layouts."""
+        torch.manual_seed(0)
+        model = nn.Conv2d(4, 6, 3)
+        images = torch.randn(2, 4, 5, 5)
+        state = None
+        for layout in layouts:
+            model.to(memory_format=layout)
+            optimizer = make_optimizer(model, Optimizer(kind=kind), 0.1)
+            if state is not None:
+                optimizer.load_state_dict(state)
+                lay_out_alike(optimizer)
+            optimizer.zero_grad()
+            model(images).square().mean().backward()
+            optimizer.step()
+            state = copy.deepcopy(optimizer.state_dict())
+        return model.weight
+
+    alike = trained([torch.contiguous_format] * 2)
+    torch.testing.assert_close(trained([torch.contiguous_format, torch.channels_last]), alike)
