@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,18 +30,43 @@ from ..models.structures import Detections
 from .analysis import BACKGROUND, FOREGROUND, Compared
 from .base import Counts, Report, Value
 from .collecting import RLE, CollectingEvaluator, mask_areas
-from .figures import no_truth
+from .figures import add_best_thresholds, changes, no_truth
 from .ground_truth import ground_truth_of
 from .matching import Found, Matches, Pairs
 
-PROTOCOL = (
-    "Cityscapes instance-level (IoU above 0.50:0.95, regions of 100 pixels and more), equal to cityscapesScripts 2"
-)
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
-SMALLEST = 100
 # Label ids that the official table marks as ignored in evaluation.
 VOID = (-1, 0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)
 _VOID_ROW = -1
+
+
+@dataclass(frozen=True)
+class Cityscapes:
+    """The Cityscapes instance-level protocol, or a variation of it.
+
+    ious: thresholds that IoU must exceed, over which AP is averaged. smallest: pixels below which an instance is not
+    sought.
+
+    Raises ValueError for thresholds that are none.
+    """
+
+    ious: Sequence[float] = tuple(THRESHOLDS.tolist())
+    smallest: int = 100
+
+    def __post_init__(self) -> None:
+        if not self.ious or not all(0.5 <= iou < 1 for iou in self.ious):
+            # Below 0.5 several instances could lie in one prediction, which the protocol does not settle.
+            raise ValueError(f"ious: expected thresholds from 0.5 to below 1, found {tuple(self.ious)!r}")
+
+    def __str__(self) -> str:
+        if self == Cityscapes():
+            official = "IoU above 0.50:0.95, regions of 100 pixels and more"
+            return f"Cityscapes instance-level ({official}), equal to cityscapesScripts 2"
+        return f"Cityscapes instance-level, varied: {changes(self)}"
+
+    def evaluator(self, dataset: DetectionDataset, masks: bool = True) -> CityscapesEvaluator:
+        """Scores the masks of a dataset."""
+        return CityscapesEvaluator(dataset, self)
 
 
 def instance_map(photo: Path) -> Path:
@@ -74,8 +100,10 @@ class CityscapesEvaluator(CollectingEvaluator):
     tell which pixels are void; without the maps nothing is, and the report says so.
     """
 
-    def __init__(self, dataset: DetectionDataset) -> None:
+    def __init__(self, dataset: DetectionDataset, protocol: Cityscapes | None = None) -> None:
         truth = ground_truth_of(dataset)
+        self.protocol = protocol or Cityscapes()
+        self.classes = tuple(truth.classes)
         if truth.segmentation is None:
             raise ValueError("the Cityscapes protocol needs masks, and the dataset has none")
         segmentation = truth.segmentation
@@ -158,13 +186,13 @@ class CityscapesEvaluator(CollectingEvaluator):
         """Who found whom at an IoU threshold."""
         return self._matches([iou])[0]
 
-    def compared(self, kind: str = "segm") -> Compared:
-        """What the breakdown of errors and the confusion matrix are made from."""
-        matches = self.matches(iou=FOREGROUND)
+    def compared(self, kind: str = "segm", iou: float = FOREGROUND) -> Compared:
+        """The table of matched detections at an IoU threshold."""
+        matches = self.matches(iou=iou)
         pairs = self._collected.pairs
         pairs = self._with_iou(pairs[pairs.truth != _VOID_ROW], matches.found)
         pairs = pairs[pairs.iou >= BACKGROUND]
-        return Compared(matches, pairs, self.truth.labels, np.arange(len(matches.found)))
+        return Compared.of(self.truth, matches, pairs, iou)
 
     @cached_property
     def _sizes(self) -> np.ndarray:
@@ -182,7 +210,7 @@ class CityscapesEvaluator(CollectingEvaluator):
         truth, c = self.truth, self._collected
         found, sizes = c.found("segm"), self._sizes
         group = truth.ignore | truth.crowd
-        small = sizes < SMALLEST
+        small = sizes < self.protocol.smallest
         pairs = c.pairs  # Here ``iou`` holds common pixels.
         void = pairs.truth == _VOID_ROW
         same = ~void
@@ -223,10 +251,11 @@ class CityscapesEvaluator(CollectingEvaluator):
     def compute(self) -> Report:
         """AP and AP50, by class."""
         truth = self.truth
-        all_matches = self._matches(THRESHOLDS.tolist())
+        ious = self.protocol.ious
+        all_matches = self._matches(ious)
         first = all_matches[0]
         positives = np.bincount(truth.labels[~first.truth_ignored], minlength=len(truth.classes))
-        table = np.full((len(truth.classes), len(THRESHOLDS)), np.nan)
+        table = np.full((len(truth.classes), len(ious)), np.nan)
         for t, matches in enumerate(all_matches):
             for label in np.flatnonzero(positives):
                 own = matches.found.labels == label
@@ -235,28 +264,30 @@ class CityscapesEvaluator(CollectingEvaluator):
                     matches.found.scores[own & matches.false_positive],
                     int((matches.missed & (truth.labels == label)).sum()),
                 )
-        reason = no_truth(kind="instance of 100 pixels")
+        reason = no_truth(kind=f"instance of {self.protocol.smallest} pixels")
         per_class = {}
         for label, name in enumerate(truth.classes):
             values = table[label]
             exists = positives[label] > 0
-            per_class[name] = {
-                "segm/AP": Value(float(values.mean())) if exists else Value(None, reason),
-                "segm/AP50": Value(float(values[0])) if exists else Value(None, reason),
-            }
+            per_class[name] = {"segm/AP": Value(float(values.mean())) if exists else Value(None, reason)}
+            if FOREGROUND in ious:
+                at = list(ious).index(FOREGROUND)
+                per_class[name]["segm/AP50"] = Value(float(values[at])) if exists else Value(None, reason)
+        add_best_thresholds(per_class, self.compared(), self.classes, "segm")
         known = positives > 0
-        metrics = {
-            "segm/AP": Value(float(table[known].mean())) if known.any() else Value(None, reason),
-            "segm/AP50": Value(float(table[known, 0].mean())) if known.any() else Value(None, reason),
-        }
+        metrics = {"segm/AP": Value(float(table[known].mean())) if known.any() else Value(None, reason)}
+        if FOREGROUND in ious:
+            at = list(ious).index(FOREGROUND)
+            metrics["segm/AP50"] = Value(float(table[known, at].mean())) if known.any() else Value(None, reason)
         return Report(
-            protocol=PROTOCOL,
+            protocol=str(self.protocol),
             metrics=metrics,
             counts=Counts(
                 len(truth.image_ids), len(truth.labels), len(self._collected), int(first.truth_ignored.sum())
             ),
             per_class=per_class,
             notes=tuple(self._notes(first)),
+            evaluator=self,
         )
 
     def _notes(self, first: Matches) -> list[str]:

@@ -90,11 +90,11 @@ class Collector:
         """Counts a detection of a category that the dataset does not have."""
         self.unknown_categories[category] = self.unknown_categories.get(category, 0) + 1
 
-    def found(self, kind: Literal["bbox", "segm"]) -> Found:
+    def found(self, kind: Literal["bbox", "segm", "boundary"]) -> Found:
         """The detections with the scores and areas of their boxes, or of their masks."""
-        prefix = "mask_" if kind == "segm" else ""
-        columns = (self["image"], self["index"], self["label"], self[f"{prefix}score"], self[f"{prefix}area"])
-        return Found(*columns)
+        prefix = "" if kind == "bbox" else "mask_"
+        columns = ("image", "index", "label", f"{prefix}score", f"{prefix}area", "box")
+        return Found(*map(self.__getitem__, columns))
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._compact(name)

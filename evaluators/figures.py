@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import pairwise
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from .base import Report, Value
+from .analysis import Compared
+from .base import Value
+from .confidence import best_thresholds
 from .matching import RECALL_LEVELS, Scored
 
 SIZE_WORDS = {"s": "small", "m": "medium", "l": "large"}
+
+
+def changes(protocol: Any) -> str:
+    """The settings in which a protocol differs from the official one."""
+    values = ((field.name, getattr(protocol, field.name), field.default) for field in fields(protocol))
+    return ", ".join(f"{name}={value!r}" for name, value, default in values if value != default)
 
 
 def mean(values: np.ndarray, present: np.ndarray, reason: str) -> Value:
@@ -24,38 +31,15 @@ def mean(values: np.ndarray, present: np.ndarray, reason: str) -> Value:
 
 def no_truth(size: str = "all", kind: str = "ground truth") -> str:
     """Why a figure over a size does not exist."""
-    return f"no {kind}" if size == "all" else f"no {kind} of this size ({SIZE_WORDS[size]})"
-
-
-def best_thresholds(scored: Scored, iou: float = 0.5) -> dict[int, tuple[float, float]]:
-    """Class to (score threshold, F1): where keeping detections of at least that score gives the best F1.
-
-    Only classes with a true positive are in it.
-    """
-    matches = scored.matches(iou)
-    order = scored.order[~matches.ignored[scored.order]]
-    labels, scores, true = scored.found.labels[order], scored.found.scores[order], matches.true_positive[order]
-    best = {}
-    bounds = np.searchsorted(labels, np.arange(scored.num_classes + 1))
-    for label, (start, stop) in enumerate(pairwise(bounds)):
-        tp = np.cumsum(true[start:stop])
-        if stop == start or tp[-1] == 0:
-            continue
-        # Equal scores stand or fall together: only the last of them is a place to cut.
-        cut = np.flatnonzero(np.diff(scores[start:stop], append=-np.inf))
-        f1 = 2 * tp[cut] / (cut + 1 + scored.curves.positives[0, label])
-        at = int(np.argmax(f1))
-        best[label] = (float(scores[start + cut[at]]), float(f1[at]))
-    return best
+    return f"no {kind}" if size == "all" else f"no {kind} of this size ({SIZE_WORDS.get(size, size)})"
 
 
 def per_class_figures(
     scored: Scored, classes: Sequence[str], kind: str, sizes: Sequence[str]
 ) -> dict[str, dict[str, Value]]:
-    """AP, AP50, AP75, AP by size, AR and the best score threshold of every class."""
+    """AP, AP50, AP75, AP by size and AR of every class."""
     curves = scored.curves
-    best = best_thresholds(scored)
-    t50, t75 = scored.threshold_index(0.5), scored.threshold_index(0.75)
+    named = np.flatnonzero(np.isin(np.round(scored.thresholds, 6), (0.5, 0.75)))
     table = {}
     for k, name in enumerate(classes):
 
@@ -65,26 +49,32 @@ def per_class_figures(
 
         row = {
             f"{kind}/AP": figure(curves.precision[0, :, k].mean(), 0),
-            f"{kind}/AP50": figure(curves.precision[0, t50, k].mean(), 0),
-            f"{kind}/AP75": figure(curves.precision[0, t75, k].mean(), 0),
+            **{
+                f"{kind}/AP{scored.thresholds[t] * 100:.0f}": figure(curves.precision[0, t, k].mean(), 0) for t in named
+            },
         }
         for area, size in enumerate(sizes):
             if area:
                 row[f"{kind}/AP{size}"] = figure(curves.precision[area, :, k].mean(), area)
         row[f"{kind}/AR"] = figure(curves.recall[0, :, k].mean(), 0)
-        threshold, f1 = best.get(k, (None, None))
-        reason = None if f1 is not None else "no detection matched"
-        row[f"{kind}/best_threshold"] = Value(threshold, reason)
-        row[f"{kind}/best_F1"] = Value(f1, reason)
         table[name] = row
     return table
 
 
-def curves_by_class(
-    scored: Scored, classes: Sequence[str], kind: str, iou: float = 0.5
-) -> dict[str, dict[str, np.ndarray]]:
-    """Precision, recall and score threshold (101,) of every class that has ground truth, at one IoU threshold."""
-    t = scored.threshold_index(iou)
+def add_best_thresholds(
+    per_class: dict[str, dict[str, Value]], compared: Compared, classes: Sequence[str], kind: str
+) -> None:
+    """Adds to each class the score threshold of highest F1, and that F1: the one criterion in all protocols."""
+    best = best_thresholds(compared)
+    for label, name in enumerate(classes):
+        threshold, f1 = best.get(label, (None, None))
+        reason = None if f1 is not None else "no detection matched"
+        per_class[name] |= {f"{kind}/best_threshold": Value(threshold, reason), f"{kind}/best_F1": Value(f1, reason)}
+
+
+def curves_by_class(scored: Scored, classes: Sequence[str], kind: str) -> dict[str, dict[str, np.ndarray]]:
+    """Precision, recall and score threshold (101,) of every class that has ground truth, at the lowest threshold."""
+    t = int(np.argmin(scored.thresholds))
     return {
         name: {
             f"{kind}/recall": RECALL_LEVELS,
@@ -133,19 +123,3 @@ def curve_of(curve: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarr
     recall = next(name for name in curve if name.endswith("recall"))
     kind = recall.removesuffix("recall")
     return curve[recall], curve[f"{kind}precision"], curve[f"{kind}thresholds"]
-
-
-def with_best_thresholds(report: Report) -> Report:
-    """The report with the score, for each class that has a curve, at which precision and recall together are best.
-
-    Best is the highest F1, the harmonic mean of both, on the curve that the protocol draws.
-    """
-    per_class = {name: dict(figures) for name, figures in report.per_class.items()}
-    for name, curve in report.curves.items():
-        recall, precision, thresholds = curve_of(curve)
-        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-        if name not in per_class or not f1.max(initial=0) > 0:
-            continue
-        per_class[name]["best threshold"] = Value(float(thresholds[f1.argmax()]))
-        per_class[name]["F1 there"] = Value(float(f1.max()))
-    return replace(report, per_class=per_class)

@@ -19,7 +19,7 @@ thresholds, K classes, S segments of a sorted list (class, or class within area 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -302,19 +302,20 @@ def outside(areas: np.ndarray, ranges: dict[str, tuple[float, float]] | None = N
 @dataclass(frozen=True)
 class Found:
     """Detections to be scored, D rows: images (row of the image), index (place within its image as given), labels,
-    scores, areas (pixels)."""
+    scores, areas (pixels), boxes (D, 4) x, y, width, height."""
 
     images: np.ndarray
     index: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
     areas: np.ndarray
+    boxes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, keep: np.ndarray) -> Found:
-        return Found(self.images[keep], self.index[keep], self.labels[keep], self.scores[keep], self.areas[keep])
+        return Found(*(getattr(self, column.name)[keep] for column in fields(self)))
 
 
 def keep_found(found: Found, pairs: Pairs, keep: np.ndarray) -> tuple[Found, Pairs]:

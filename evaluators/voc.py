@@ -22,15 +22,40 @@ import torch
 from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
 from ..models.structures import Detections
-from .analysis import BACKGROUND, FOREGROUND, Compared
+from .analysis import BACKGROUND, Compared
 from .base import Counts, Report, Value
 from .collecting import CollectingEvaluator
-from .figures import no_truth
+from .figures import add_best_thresholds, no_truth
 from .ground_truth import ground_truth_of
 from .matching import Found, Matches, Pairs, best_pairs, box_pairs, rank_in_groups
 
 Metric = Literal["area", "11point"]
 _METRIC_NAMES = {"area": "area under the monotone curve (VOC2010 and later)", "11point": "mean of 11 points (VOC2007)"}
+
+
+@dataclass(frozen=True)
+class Voc:
+    """The Pascal VOC protocol: ``area`` under the curve (2010 on) or ``11point`` (2007), at each of ``ious``.
+
+    Raises ValueError for another metric or thresholds that are none.
+    """
+
+    metric: Metric = "area"
+    ious: Sequence[float] = (0.5,)
+
+    def __post_init__(self) -> None:
+        if self.metric not in _METRIC_NAMES:
+            raise ValueError(f"metric: expected 'area' or '11point', found {self.metric!r}")
+        if not self.ious or not all(0 < iou < 1 for iou in self.ious):
+            raise ValueError(f"ious: expected thresholds between 0 and 1, found {tuple(self.ious)!r}")
+
+    def __str__(self) -> str:
+        thresholds = ", ".join(f"{iou:g}" for iou in self.ious)
+        return f"Pascal VOC, {_METRIC_NAMES[self.metric]}, IoU above {thresholds}"
+
+    def evaluator(self, dataset: DetectionDataset, masks: bool = False) -> VocEvaluator:
+        """Scores the boxes of a dataset."""
+        return VocEvaluator(dataset, self.metric, self.ious)
 
 
 def average_precision(recall: np.ndarray, precision: np.ndarray, metric: Metric) -> float:
@@ -70,13 +95,11 @@ class VocEvaluator(CollectingEvaluator):
     """
 
     def __init__(self, dataset: DetectionDataset, metric: Metric = "area", ious: Sequence[float] = (0.5,)) -> None:
-        if metric not in _METRIC_NAMES:
-            raise ValueError(f"metric: expected 'area' or '11point', found {metric!r}")
-        if not ious or not all(0 < iou < 1 for iou in ious):
-            raise ValueError(f"ious: expected thresholds between 0 and 1, found {tuple(ious)!r}")
+        self.protocol = Voc(metric, tuple(ious))
         super().__init__(ground_truth_of(dataset))
         self.metric: Metric = metric
         self.ious = tuple(ious)
+        self.classes = tuple(self.truth.classes)
 
     def read_results(self, folder: str | Path) -> Iterator[tuple[Any, Detections]]:
         """The devkit's results files ``comp4_det_<split>_<class>.txt``, image by image: lines of image id, score, xmin,
@@ -128,11 +151,12 @@ class VocEvaluator(CollectingEvaluator):
         best, overlap = self._best(found)
         return self._matches(found, best, overlap, threshold)
 
-    def compared(self, kind: str = "bbox") -> Compared:
-        """What the breakdown of errors and the confusion matrix are made from."""
-        matches = self.matches(iou=FOREGROUND)
+    def compared(self, kind: str = "bbox", iou: float | None = None) -> Compared:
+        """The table of matched detections at an IoU threshold, the main one by default."""
+        iou = self.ious[0] if iou is None else iou
+        matches = self.matches(iou=iou)
         pairs = self._pairs(matches.found, BACKGROUND)
-        return Compared(matches, pairs, self.truth.labels, self._order(matches.found))
+        return Compared.of(self.truth, matches, pairs, iou)
 
     def _matches(self, found: Found, best: np.ndarray, overlap: np.ndarray, threshold: float) -> Matches:
         difficult = self.truth.ignore | self.truth.crowd
@@ -182,7 +206,6 @@ class VocEvaluator(CollectingEvaluator):
                 figures.append(average_precision(one.recall, one.precision, self.metric))
                 per_class[title][name] = Value(figures[-1])
                 if iou == self.ious[0]:
-                    per_class[title].update(_best_threshold(one))
                     curves[title] = {
                         "bbox/recall": one.recall,
                         "bbox/precision": one.precision,
@@ -193,24 +216,13 @@ class VocEvaluator(CollectingEvaluator):
                 notes.append(f"no prediction matched at IoU above {iou:g}")
         if not len(found):
             notes.append("there are no detections")
-        thresholds = ", ".join(f"{iou:g}" for iou in self.ious)
+        add_best_thresholds(per_class, self.compared(iou=self.ious[0]), self.classes, "bbox")
         return Report(
-            protocol=f"Pascal VOC, {_METRIC_NAMES[self.metric]}, IoU above {thresholds}",
+            protocol=str(self.protocol),
             metrics=metrics,
             counts=Counts(len(self.truth.image_ids), len(self.truth.labels), len(found), int(ignored.sum())),
             per_class=per_class,
             curves=curves,
             notes=tuple(notes),
+            evaluator=self,
         )
-
-
-def _best_threshold(one: _Class) -> dict[str, Value]:
-    if not one.true.any():
-        missing = Value(None, "no detection matched")
-        return {"bbox/best_threshold": missing, "bbox/best_F1": missing}
-    # Equal scores stand or fall together: only the last of them is a place to cut.
-    cut = np.flatnonzero(np.diff(one.scores, append=-np.inf))
-    precision, recall = one.precision[cut], one.recall[cut]
-    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
-    at = int(np.argmax(f1))
-    return {"bbox/best_threshold": Value(float(one.scores[cut[at]])), "bbox/best_F1": Value(float(f1[at]))}

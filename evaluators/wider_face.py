@@ -9,6 +9,7 @@ recall are read at 1000 thresholds. Images without any face are left out, with a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,26 @@ from .ground_truth import ground_truth_of
 from .matching import Found, Matches, Pairs, best_pairs, box_pairs, rank_in_groups
 from .voc import average_precision
 
-PROTOCOL = "WIDER FACE (IoU 0.5 with +1 pixel, scores stretched over the set, 1000 thresholds)"
 SETS = ("easy", "medium", "hard")
 IOU = 0.5
 STEPS = 1000
+
+
+@dataclass(frozen=True)
+class WiderFace:
+    """The WIDER FACE protocol.
+
+    ground_truth: folder of its ``.mat`` files, by default the one that the dataset knows.
+    """
+
+    ground_truth: str | Path | None = None
+
+    def __str__(self) -> str:
+        return "WIDER FACE (IoU 0.5 with +1 pixel, scores stretched over the set, 1000 thresholds)"
+
+    def evaluator(self, dataset: DetectionDataset, masks: bool = False) -> WiderFaceEvaluator:
+        """Scores the boxes of a dataset."""
+        return WiderFaceEvaluator(dataset, self.ground_truth)
 
 
 class _Faces:
@@ -96,6 +113,8 @@ class WiderFaceEvaluator(CollectingEvaluator):
 
     def __init__(self, dataset: DetectionDataset, ground_truth: str | Path | None = None) -> None:
         super().__init__(ground_truth_of(dataset))
+        self.protocol = WiderFace(ground_truth)
+        self.classes = tuple(self.truth.classes)
         folder = ground_truth if ground_truth is not None else getattr(dataset, "ground_truth", None)
         if folder is None:
             raise DatasetError("the WIDER FACE protocol needs its three sets", expected="ground_truth=<folder>")
@@ -139,12 +158,21 @@ class WiderFaceEvaluator(CollectingEvaluator):
             raise ValueError(f"IoU {iou}: the protocol matches at {IOU} only")
         return self._matches(*self._looked_at(), subset)
 
-    def compared(self, kind: str = "bbox") -> Compared:
-        """What the breakdown of errors and the confusion matrix are made from: the faces of the hard set."""
-        matches = self.matches()
+    def compared(self, kind: str = "bbox", iou: float = IOU) -> Compared:
+        """The table of matched detections with the faces of the hard set, at the protocol's IoU threshold."""
+        matches, faces = self.matches(iou=iou), self._faces
         found = matches.found
-        one_class = np.zeros(len(matches.detection), np.int64)
-        return Compared(matches, self._pairs(found, BACKGROUND), one_class, np.arange(len(found)))
+        return Compared(
+            matches,
+            self._pairs(found, BACKGROUND),
+            truth_labels=np.zeros(len(faces.boxes), np.int64),
+            truth_images=np.repeat(np.arange(len(faces.offsets) - 1), np.diff(faces.offsets)),
+            truth_boxes=faces.boxes,
+            truth_areas=faces.boxes[:, 2] * faces.boxes[:, 3],
+            image_sizes=self.truth.sizes,
+            image_rank=self.truth.image_rank,
+            iou=iou,
+        )
 
     def _matches(self, found: Found, best: np.ndarray, overlap: np.ndarray, subset: str) -> Matches:
         counts = self._faces.counts[subset]
@@ -193,11 +221,12 @@ class WiderFaceEvaluator(CollectingEvaluator):
             notes.append(f"scored on {len(self.truth.image_ids)} of the {self._faces.total} images of the ground truth")
         ignored = int((~self._faces.counts["hard"]).sum())
         return Report(
-            protocol=PROTOCOL,
+            protocol=str(self.protocol),
             metrics=metrics,
             counts=Counts(len(self.truth.image_ids), len(self._faces.boxes), len(found), ignored),
             curves=curves,
             notes=tuple(notes),
+            evaluator=self,
         )
 
 

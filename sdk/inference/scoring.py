@@ -15,7 +15,7 @@ from ..datasets.base import DetectionDataset
 from ..datasets.loader import Loader
 from ..errors import RunError
 from ..evaluators.base import Evaluator, Report
-from ..evaluators.choosing import evaluator_for
+from ..evaluators.choosing import NamedProtocol, evaluator_for
 from ..evaluators.cityscapes import CityscapesEvaluator
 from ..evaluators.coco import CocoEvaluator
 from ..evaluators.proposals import ProposalEvaluator
@@ -39,7 +39,7 @@ def are_predictions(what: Any) -> bool:
 def read_predictions(
     dataset: DetectionDataset,
     path: Path,
-    protocol: str | None = None,
+    protocol: NamedProtocol | None = None,
     keep: Callable[[Sequence[Any], list[Detections]], None] | None = None,
 ) -> Evaluator:
     """The evaluator with the detections of a COCO results file, or of a folder of the protocol's own text files.
@@ -83,7 +83,7 @@ def collect(
     batch_size: int,
     workers: int,
     fabric: Fabric,
-    protocol: str | None = None,
+    protocol: NamedProtocol | None = None,
     keep: Callable[[Sequence[Any], list[Detections]], None] | None = None,
     tta: TTA | None = None,
 ) -> Evaluator:
@@ -127,19 +127,21 @@ def collect(
     return evaluator or fitting_evaluator(dataset, False, protocol)
 
 
-def evaluator_for_model(dataset: DetectionDataset, model: nn.Module, masks: bool, protocol: str | None) -> Evaluator:
+def evaluator_for_model(
+    dataset: DetectionDataset, model: nn.Module, masks: bool, protocol: NamedProtocol | None
+) -> Evaluator:
     """The evaluator of average recall for a proposal network, otherwise the fitting one of the dataset."""
     if isinstance(model, RPN) and protocol is None:
         return ProposalEvaluator(dataset)  # type: ignore[return-value]
     return fitting_evaluator(dataset, masks, protocol)
 
 
-def fitting_evaluator(dataset: DetectionDataset, masks: bool, protocol: str | None = None) -> Evaluator:
+def fitting_evaluator(dataset: DetectionDataset, masks: bool, protocol: NamedProtocol | None = None) -> Evaluator:
     """The dataset's own evaluator, or that of another protocol; without ``masks`` one that scores boxes alone."""
-    evaluator = dataset.evaluator() if protocol is None else evaluator_for(dataset, protocol)
+    evaluator = evaluator_for(dataset, protocol)
     if not masks and protocol is None and isinstance(evaluator, CityscapesEvaluator):
         # Its protocol scores masks alone; boxes of Cityscapes are published by COCO's.
         return CocoEvaluator(dataset, kinds=("bbox",))
-    if not masks and "segm" in getattr(evaluator, "kinds", ()):
-        return type(evaluator)(dataset, kinds=("bbox",))  # type: ignore[call-arg]
+    if not masks and getattr(evaluator, "kinds", ("bbox",)) != ("bbox",):
+        return evaluator.protocol.evaluator(dataset, masks=False)  # type: ignore[attr-defined]
     return evaluator

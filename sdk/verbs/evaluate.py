@@ -9,7 +9,7 @@ from typing import Any
 
 from ..evaluators.analysis import confusion_matrix
 from ..evaluators.base import Report
-from ..evaluators.figures import with_best_thresholds
+from ..evaluators.choosing import NamedProtocol
 from ..inference.running import default_workers, examples, recipe_views, single_device
 from ..inference.scoring import are_predictions, collect, read_predictions
 from ..models.tta import TTA
@@ -28,7 +28,7 @@ def evaluate(
     what: Any,
     *,
     split: str | None = None,
-    protocol: str | None = None,
+    protocol: NamedProtocol | None = None,
     batch_size: int = 1,
     workers: int | None = None,
     device: str | None = None,
@@ -43,7 +43,8 @@ def evaluate(
             the form of COCO results, or a folder of the protocol's own text files (Pascal VOC, WIDER FACE,
             Cityscapes).
         split: ``train``, ``val`` or ``test`` instead.
-        protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own.
+        protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own, or a variation of one, such as
+            ``sdk.evaluators.Coco(max_detections=(1, 10, 300))``.
         batch_size, workers: of the loader.
         device: such as ``cuda:1``; a GPU where there is one.
         tta: test-time augmentation, the views in which each image is seen; by default those of the recipe. The report
@@ -69,7 +70,7 @@ def evaluate(
         workers = default_workers() if workers is None else workers
         tta = tta or recipe_views(trained.recipe)
         evaluator = collect(scored_on, trained.model, trained.recipe, batch_size, workers, fabric, protocol, tta=tta)
-    report = with_best_thresholds(evaluator.compute())
+    report = evaluator.compute()
     if tta is not None and tta != TTA():
         report = replace(report, notes=(*report.notes, f"test-time augmentation: {tta}"))
     say(f"{report.protocol}: {headline(report)}")

@@ -1,8 +1,7 @@
 """Error breakdown, confusion matrix and best thresholds.
 
-The counts by kind and the costs are those of tidecv 1.0.1 on the same files, averaged over the classes that have ground
-truth (it also averages over those that have none). It reads recalls at x / 100 and orders equal scores by itself: the
-costs agree to a few thousandths.
+The costs are those of tidecv 1.0.1 on the same data, where no prediction names a class without ground truth: it also
+averages over classes that have none.
 """
 
 from __future__ import annotations
@@ -10,27 +9,18 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pycocotools.mask as coco_mask
 import pytest
+import tidecv
 import torch
 from oracles import dataset_of
 
 from sdk.evaluators.analysis import ERRORS, confusion_matrix, error_breakdown
 from sdk.evaluators.cityscapes import CityscapesEvaluator
 from sdk.evaluators.coco import CocoEvaluator
-from sdk.evaluators.figures import best_thresholds
+from sdk.evaluators.confidence import best_thresholds
 from sdk.evaluators.voc import VocEvaluator
 from sdk.models.structures import Detections
-
-TIDE = {
-    "bbox": {
-        "classification": (83, 0.1674), "localization": (1, 0.0025), "both": (0, 0), "duplicate": (1, 0.0002),
-        "background": (0, 0), "missed": (97, 0.1051),
-    },
-    "segm": {
-        "classification": (76, 0.1369), "localization": (82, 0.1260), "both": (7, 0.0035), "duplicate": (0, 0),
-        "background": (4, 0.0029), "missed": (109, 0.0947),
-    },
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["bbox", "segm"])
@@ -42,16 +32,133 @@ def real(shared, request):
     return request.param, evaluator
 
 
-def test_breakdown_of_real_results(real):
-    kind, evaluator = real
-    errors = error_breakdown(evaluator.compared(kind))
+def tide(content, results, kind, iou=0.5):
+    """What tidecv says of the same dictionaries: AP and costs by our names."""
+    found, sought = tidecv.Data("found"), tidecv.Data("sought")
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+
+    def shape(entry):
+        if kind == "bbox":
+            return {"box": entry["bbox"]}
+        given, size = entry["segmentation"], sizes[entry["image_id"]]
+        if isinstance(given, list):
+            return {"mask": coco_mask.merge(coco_mask.frPyObjects(given, *size))}
+        return {"mask": coco_mask.frPyObjects(given, *size) if isinstance(given["counts"], list) else given}
+
+    for image in sorted(sizes):
+        sought.add_image(image, str(image))
+    for entry in content["annotations"]:
+        add = sought.add_ignore_region if entry["iscrowd"] else sought.add_ground_truth
+        add(entry["image_id"], entry["category_id"], **shape(entry))
+    for entry in results:
+        found.add_detection(entry["image_id"], entry["category_id"], entry["score"], **shape(entry))
+    mode = tidecv.TIDE.BOX if kind == "bbox" else tidecv.TIDE.MASK
+    run = tidecv.TIDE().evaluate(sought, found, pos_threshold=iou, mode=mode)
+    names = {
+        "ClassError": "classification", "BoxError": "localization", "OtherError": "both", "DuplicateError": "duplicate",
+        "BackgroundError": "background", "MissedError": "missed", "FalsePositiveError": "false positives",
+        "FalseNegativeError": "false negatives",
+    }  # fmt: skip
+    costs = {**run.fix_main_errors(), **run.fix_special_errors()}
+    return run.ap / 100, {names[error.__name__]: cost / 100 for error, cost in costs.items()}
+
+
+def known_classes_only(content, results):
+    """The results of classes that have ground truth."""
+    known = {entry["category_id"] for entry in content["annotations"] if not entry["iscrowd"]}
+    return [entry for entry in results if entry["category_id"] in known]
+
+
+@pytest.mark.parametrize("iou", [0.5, 0.75])
+def test_costs_on_real_results(shared, tmp_path, real, iou):
+    kind, whole = real
+    folder = shared / "data/coco_val2014_100"
+    content = json.loads((folder / "annotations/instances_val2014_100.json").read_text())
+    results = json.loads((folder / f"results/instances_val2014_fake{kind}100_results.json").read_text())
+    results = known_classes_only(content, results)
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    evaluator = CocoEvaluator(dataset_of(content), kinds=(kind,))
+    evaluator.update_from_json(tmp_path / "results.json")
+    _, wanted = tide(content, results, kind, iou)
+    errors = error_breakdown(evaluator.compared(kind, iou))
     assert errors is not None
-    assert errors.ap == pytest.approx(evaluator.compute()[f"{kind}/AP50"], abs=1e-12)
-    for name, (count, cost) in TIDE[kind].items():
-        assert errors.counts[name] == count, name
-        assert errors.costs[name] == pytest.approx(cost, abs=2e-3), name
-    false = evaluator.matches(kind).false_positive
-    assert ((errors.kind >= 0) == false).all()
+    costs = {**errors.costs, **errors.special}
+    assert set(costs) == set(wanted)
+    for name, cost in wanted.items():
+        assert costs[name] == pytest.approx(cost, abs=1e-9), name
+    assert sum(cost > 0 for cost in wanted.values()) > 3
+    # Predictions of classes without ground truth change no class that has some.
+    everything = error_breakdown(whole.compared(kind, 0.5))
+    assert everything is not None
+    assert everything.ap == pytest.approx(whole.compute()[f"{kind}/AP50"], abs=1e-12)
+    assert ((everything.kind >= 0) == whole.matches(kind).false_positive).all()
+
+
+def random_scene(seed, digits):
+    """24 images with objects of four classes, crowds, and detections of every kind of error."""
+    draw = np.random.default_rng(seed)
+    images = [{"id": i, "height": 200, "width": 200} for i in range(1, 25)]
+    annotations, results = [], []
+
+    def detect(image, category, box):
+        box = [*box[:2], *np.maximum(box[2:], 1)]
+        score = round(float(draw.random()), digits)
+        results.append({"image_id": image, "category_id": category, "bbox": [float(v) for v in box], "score": score})
+
+    for image in range(1, 25):
+        for _ in range(draw.poisson(3)):
+            box = np.concatenate([draw.uniform(0, 150, 2), draw.uniform(5, 50, 2)])
+            category = int(draw.integers(1, 5))
+            annotations.append({
+                "id": len(annotations) + 1, "image_id": image, "category_id": category, "bbox": box.tolist(),
+                "area": float(box[2] * box[3]), "iscrowd": int(draw.random() < 0.1),
+            })  # fmt: skip
+            for _ in range(draw.integers(0, 4)):
+                said = category if draw.random() < 0.7 else int(draw.integers(1, 5))
+                detect(image, said, box + draw.normal(0, draw.choice([1, 4, 10]), 4))
+        for _ in range(draw.poisson(1)):
+            detect(image, int(draw.integers(1, 5)), np.concatenate([draw.uniform(0, 150, 2), draw.uniform(5, 50, 2)]))
+    categories = [{"id": c, "name": f"class {c}"} for c in range(1, 5)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    return content, known_classes_only(content, results)
+
+
+# Two digits make many equal scores.
+@pytest.mark.parametrize("digits", [16, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_costs_are_those_of_tidecv(tmp_path, seed, digits):
+    content, results = random_scene(seed, digits)
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    evaluator = CocoEvaluator(dataset_of(content), kinds=("bbox",))
+    evaluator.update_from_json(tmp_path / "results.json")
+    report = evaluator.compute()
+    average = dict.fromkeys(report.errors["bbox"].costs, 0.0)
+    for iou in (0.5, 0.75):
+        _, wanted = tide(content, results, "bbox", iou)
+        errors = report.errors_at(iou)
+        assert errors is not None
+        for name, cost in wanted.items():
+            assert errors.costs[name] == pytest.approx(cost, abs=1e-9), (name, iou)
+            average[name] += cost / 2
+    assert report.average_error_costs((0.5, 0.75)) == pytest.approx(average, abs=1e-9)
+
+
+def test_costs_by_class_and_group(tmp_path):
+    """What the mean over classes gains is the mean of what classes gain; groups share out what there is."""
+    content, results = random_scene(0, 16)
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    evaluator = CocoEvaluator(dataset_of(content), kinds=("bbox",))
+    evaluator.update_from_json(tmp_path / "results.json")
+    errors = evaluator.compute().errors["bbox"]
+    assert len(errors.by_class) == 4
+    for name in (*ERRORS, "missed"):
+        gains = [row[name] for row in errors.by_class.values()]
+        assert np.mean(gains) == pytest.approx(errors.costs[name], abs=1e-3), name
+    for grouping, rows in errors.by_group.items():
+        assert sum(row["objects"] for row in rows.values()) == sum(not e["iscrowd"] for e in content["annotations"])
+        assert any(0 < row["missed"] <= errors.costs["missed"] + 1e-12 for row in rows.values()), grouping
+        for row in rows.values():
+            assert all(row[name] <= errors.costs[name] + 1e-9 for name in ("background", "missed"))
 
 
 def coco_content(truths, categories, masks=False):
@@ -115,7 +222,7 @@ def test_each_kind_of_error(tmp_path):
 
     matrix = confusion_matrix(evaluator.compared("bbox"), ("a", "b"), score=0.35)
     assert matrix.table.tolist() == [[1, 0, 1], [1, 0, 1], [2, 2, 0]]
-    threshold, f1 = best_thresholds(evaluator.scored("bbox"))[0]
+    threshold, f1 = best_thresholds(evaluator.compared("bbox"))[0]
     assert threshold == 0.9
     assert f1 == pytest.approx(2 / 3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import import_module
 
 import numpy as np
@@ -15,8 +16,6 @@ import sdk
 from sdk import cli
 from sdk.datasets import DatasetError, Shapes
 from sdk.errors import RunError, SdkError
-from sdk.evaluators.base import Counts, Report, Value
-from sdk.evaluators.figures import with_best_thresholds
 from sdk.opening import open_dataset
 from sdk.results.state import load_training_state
 from sdk.results.weights import load_weights
@@ -196,21 +195,6 @@ def test_the_validation_split_is_taken_and_named(run, folder, capsys):
     assert sdk.evaluate(sdk.datasets.Coco(folder, split="train"), run, workers=0).counts.images == 8
 
 
-def test_best_thresholds_by_hand():
-    curve = {
-        "bbox/recall": np.array([0.0, 0.5, 1.0]),
-        "bbox/precision": np.array([1.0, 1.0, 0.25]),
-        "bbox/thresholds": np.array([0.9, 0.6, 0.1]),
-    }
-    figures = {"bbox/AP": Value(0.5)}
-    plain = Report("p", figures, Counts(1, 1, 1, 0), {"a": figures, "b": figures}, {"a": curve})
-    report = with_best_thresholds(plain)
-    assert report.per_class["a"]["best threshold"].value == 0.6
-    assert report.per_class["a"]["F1 there"].value == pytest.approx(2 / 3)
-    assert "best threshold" not in report.per_class["b"]
-    assert list(plain.per_class["a"]) == ["bbox/AP"]
-
-
 def test_folders_are_recognized(folder, tmp_path):
     assert type(open_dataset(str(folder))).__name__ == "Coco"
     assert type(open_dataset(f"coco:{folder}")).__name__ == "Coco"
@@ -260,7 +244,7 @@ def test_a_folder_of_results_is_scored(shared, folder, tmp_path, capsys):
             with open(tmp_path / "results" / f"comp4_det_val_{dataset.classes[label]}.txt", "a") as file:
                 file.write(f"{sample.image_id} 1.0 {x1 + 1} {y1 + 1} {x2} {y2}\n")
     assert cli.main(["evaluate", f"voc:{root}", str(tmp_path / "results"), "--out", str(tmp_path / "report")]) == 0
-    assert "bbox/mAP50  1.0000" in capsys.readouterr().out
+    assert re.search(r"bbox/mAP50 +1\.0000", capsys.readouterr().out)
     assert (tmp_path / "report/report.html").is_file()
     assert cli.main(["evaluate", str(folder), str(tmp_path / "results")]) == 1
     assert "CocoEvaluator reads no folders of results" in capsys.readouterr().err
