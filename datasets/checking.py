@@ -6,8 +6,8 @@ Shape letters: I images, M annotations, K classes.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +19,7 @@ import numpy as np
 from .base import DetectionDataset, ImageInfo, own_evaluator
 from .errors import DatasetError, Fault
 from .index import Annotations, read_columns
+from .leaks import Pair, equal_files, find_leaks, repeated_boxes
 from .reading import image_header, is_complete, read_bytes, read_image
 from .sample import Sample
 
@@ -43,7 +44,8 @@ class ClassCount:
 @dataclass(frozen=True)
 class CheckReport:
     """What a check found. classes: counts by name. dataset: the checked one, or, where faults were to be skipped or
-    repaired, one without them."""
+    repaired, one without them. leaks: pairs of images that are the same picture; without ``leaks=True`` only those of
+    equal files in different splits."""
 
     faults: tuple[Fault, ...]
     images: int
@@ -51,6 +53,7 @@ class CheckReport:
     images_without_objects: int
     classes: dict[str, ClassCount]
     dataset: Any
+    leaks: tuple[Pair, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -81,13 +84,17 @@ class CheckReport:
         return "\n".join(lines)
 
 
-def check(dataset: DetectionDataset, *, mode: Mode = "report", decode: bool = False) -> CheckReport:
+def check(
+    dataset: DetectionDataset, *, mode: Mode = "report", decode: bool = False, leaks: bool = False
+) -> CheckReport:
     """Look for faults in a dataset and, where it carries several splits, for images that occur in more than one.
 
     Found are: what the annotation file has wrong (see ``on_fault`` of the adapters, which must not be ``raise`` to
     get this far), missing, truncated and unreadable images, images of another size than annotated, EXIF rotation,
     boxes outside their image, without area or not finite, labels outside the class list, objects annotated twice,
     image ids given twice, images without objects. decode: also decode every image, which finds damage inside files.
+    leaks: also look for near duplicates within and between splits (see ``leaks.find_leaks``), the same picture with
+    other labels, and equal boxes of two classes.
     mode: ``report`` all; ``raise`` the first error as DatasetError; ``skip`` gives a dataset without the images and
     objects that are at fault; ``repair`` does the same but cuts boxes to their image instead of leaving them out.
     """
@@ -104,7 +111,11 @@ def check(dataset: DetectionDataset, *, mode: Mode = "report", decode: bool = Fa
         )
     else:
         objects, bad_images = _sample_faults(dataset, faults)
-    faults += _split_faults(dataset)
+    splits = _opened_splits(dataset, faults)
+    pairs = find_leaks(splits) if leaks else equal_files(splits)
+    faults += [pair.fault() for pair in pairs]
+    if leaks:
+        faults += [fault for name, part in splits.items() for fault in repeated_boxes(part, name)]
     if mode == "raise":
         first = next((fault for fault in faults if fault.level == "error"), None)
         if first is not None:
@@ -120,6 +131,7 @@ def check(dataset: DetectionDataset, *, mode: Mode = "report", decode: bool = Fa
         images_without_objects=len(dataset) - len({image for image, _, _, ignored in objects if not ignored}),
         classes=_count_classes(dataset, objects),
         dataset=cleaned,
+        leaks=tuple(pairs),
     )
 
 
@@ -286,35 +298,20 @@ def check_sample(sample: Sample, num_classes: int) -> None:
             )
 
 
-def _split_faults(dataset: Any) -> Iterable[Fault]:
-    """Images whose files are equal byte for byte in more than one split, and splits that cannot be opened."""
-    splits = getattr(dataset, "splits", None) or {}
-    if len(splits) < 2 or not hasattr(dataset, "path"):
-        return
-    by_size: dict[int, list[tuple[str, Path]]] = defaultdict(list)
-    for name in splits:
+def _opened_splits(dataset: Any, faults: list[Fault]) -> dict[str, DetectionDataset]:
+    """The splits by name, or the dataset alone; notes those that cannot be opened."""
+    names = getattr(dataset, "splits", None) or {}
+    if len(names) < 2:
+        return {"all": dataset}
+    opened = {}
+    for name in names:
         try:
-            part = splits[name]
+            opened[name] = names[name]
         except DatasetError as error:
             found = None if error.found is None else str(error.found)
-            yield Fault(error.problem, _text(error.file), _text(error.where), error.field, found, _text(error.expected))
-            continue
-        for path in (part.path(index) for index in range(len(part))):
-            if path.is_file():
-                by_size[path.stat().st_size].append((name, path))
-    # Only files of the same size in different splits can be equal, so that few are read.
-    alike = [place for places in by_size.values() if len({name for name, _ in places}) > 1 for place in places]
-    places: dict[bytes, list[tuple[str, Path]]] = defaultdict(list)
-    with ThreadPoolExecutor(READERS) as readers:
-        for place, content in zip(
-            alike, readers.map(lambda place: hashlib.sha256(read_bytes(place[1])).digest(), alike)
-        ):
-            places[content].append(place)
-    for found in places.values():
-        if len({name for name, _ in found}) > 1:
-            (first, path), *others = found
-            where = ", ".join(f"{name}: {other}" for name, other in others)
-            yield Fault("image in more than one split", str(path), f"split {first}", found=where, level="warning")
+            where, expected = _text(error.where), _text(error.expected)
+            faults.append(Fault(error.problem, _text(error.file), where, error.field, found, expected))
+    return opened
 
 
 def _count_classes(dataset: DetectionDataset, objects: list[_Object]) -> dict[str, ClassCount]:

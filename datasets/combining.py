@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from .base import DetectionDataset, ImageInfo, own_evaluator
 from .errors import DatasetError
 from .index import Annotations, columns_of, concatenate
+from .leaks import duplicate_groups
 from .sample import Sample
 
 
@@ -148,14 +149,124 @@ def repeat(dataset: DetectionDataset, times: int) -> Subset:
     return Subset(dataset, np.tile(np.arange(len(dataset)), times))
 
 
-def split(dataset: DetectionDataset, parts: Mapping[str, float], *, seed: int = 0) -> dict[str, Any]:
-    """Disjoint random parts by name, such as ``{"train": 0.8, "val": 0.2}``; the same for the same seed and length.
+def split(
+    dataset: DetectionDataset,
+    parts: Mapping[str, float] | None = None,
+    *,
+    seed: int = 0,
+    by: Groups | None = None,
+) -> dict[str, Any]:
+    """Disjoint random parts by name, such as ``{"train": 0.8, "val": 0.2}`` (the default); the same for the same seed.
 
     Fractions add up to at most one; every image is in at most one part, and in exactly one where they add up to one.
+
+    by: what must stay on one side: a video, a patient, a place. One value an image as a sequence (a column of a table)
+    or a mapping by image id, a function of ``ImageInfo``, or a name: ``folder`` (of the image's file),
+    ``near_duplicates`` (pictures that are the same, see ``leaks.find_leaks``), or an attribute of the dataset that
+    holds one value an image, such as ``group``. Images whose value is None or NaN are groups of their own. Groups are dealt
+    out so that every part has its fraction of the images and of the objects of each class, as near as whole groups
+    allow.
+
+    Raises:
+        DatasetError: for fractions that are none, values that do not fit the images, or fewer groups than parts.
     """
+    parts = {"train": 0.8, "val": 0.2} if parts is None else parts
     if not parts or min(parts.values()) <= 0 or sum(parts.values()) > 1 + 1e-9:
         raise DatasetError("not fractions", field="parts", found=dict(parts), expected="positive, at most 1 together")
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(dataset))
+    rng = np.random.Generator(np.random.Philox(seed))
+    if by is not None:
+        groups = _numbered(group_values(dataset, by))
+        side = _dealt(_contents(dataset, groups), list(parts.values()), rng)
+        return {name: Subset(dataset, np.flatnonzero(side[groups] == number)) for number, name in enumerate(parts)}
+    order = rng.permutation(len(dataset))
     ends = np.round(np.cumsum(list(parts.values())) * len(dataset)).astype(int)
     starts = [0, *ends[:-1]]
     return {name: Subset(dataset, np.sort(order[a:b])) for name, a, b in zip(parts, starts, ends)}
+
+
+Groups = str | Sequence[Hashable] | np.ndarray | Mapping[Any, Hashable] | Callable[[ImageInfo], Hashable]
+
+
+def group_values(dataset: DetectionDataset, by: Groups) -> list[Hashable]:
+    """The group of each image, as ``by`` of ``split`` says it."""
+    if isinstance(by, str):
+        if by == "near_duplicates":
+            return duplicate_groups(dataset).tolist()
+        if by == "folder":
+            by = _folder
+        elif (column := getattr(dataset, by, None)) is not None:
+            by = column
+        else:
+            expected = "folder, near_duplicates, an attribute of the dataset, values, or a function of ImageInfo"
+            raise DatasetError("nothing to group by", field="by", found=by, expected=expected)
+    if callable(by):
+        return [by(dataset.info(index)) for index in range(len(dataset))]
+    if isinstance(by, Mapping):
+        ids = [dataset.info(index).image_id for index in range(len(dataset))]
+        missing = [image_id for image_id in ids if image_id not in by]
+        if missing:
+            raise DatasetError(f"{len(missing)} images have no group", where=f"image {missing[0]}", field="by")
+        return [by[image_id] for image_id in ids]
+    values = np.asarray(by, object).tolist()
+    if len(values) != len(dataset):
+        raise DatasetError("not one group an image", field="by", found=len(values), expected=f"{len(dataset)} values")
+    return values
+
+
+def _folder(info: ImageInfo) -> str:
+    if info.path is None:
+        raise DatasetError("the image has no file", where=f"image {info.image_id}", field="by", found="folder")
+    return str(Path(info.path).parent)
+
+
+def _numbered(values: Sequence[Hashable]) -> np.ndarray:
+    """(I,) the number of each image's group; each None or NaN is a group of its own."""
+    numbers: dict[Hashable, int] = {}
+    own = object()
+    return np.array(
+        [numbers.setdefault((own, i) if v is None or v != v else v, len(numbers)) for i, v in enumerate(values)], np.int64
+    )
+
+
+def _contents(dataset: DetectionDataset, groups: np.ndarray) -> np.ndarray:
+    """(G, 1 + K) images, and objects of each class that count, of each group."""
+    classes = len(dataset.classes)
+    contents = np.zeros((int(groups.max(initial=-1)) + 1, 1 + classes))
+    for index, group in enumerate(groups.tolist()):
+        contents[group, 0] += 1
+        contents[group, 1:] += np.bincount(np.asarray(dataset.info(index).labels, np.int64), minlength=classes)
+    return contents
+
+
+def _dealt(contents: np.ndarray, fractions: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+    """(G,) the part of each group, -1 for none, where the fractions leave some images over.
+
+    Greedy, after iterative stratification (Sechidis et al., ECML 2011): the groups that hold most of a class or of
+    the images come first, and each goes where it lowers the squared distance from what every part should have most.
+    """
+    wanted = list(fractions)
+    if sum(wanted) < 1 - 1e-9:
+        wanted.append(1 - sum(wanted))
+    if len(contents) < len(wanted):
+        raise DatasetError("fewer groups than parts", field="by", found=len(contents), expected=f"{len(wanted)}")
+    totals = contents.sum(0)
+    shares = contents / np.maximum(totals, 1)
+    # Images weigh as much as all classes together.
+    weights = np.where(totals > 0, 1.0, 0.0)
+    weights[0] = max(weights[1:].sum(), 1.0)
+    missing = np.outer(wanted, np.ones(len(totals)))
+    side = np.empty(len(contents), np.int64)
+    shuffled = rng.permutation(len(contents))
+    for group in shuffled[np.argsort(-shares[shuffled].max(1), kind="stable")]:
+        # (missing - share)^2 - missing^2, of which only one term depends on the part; relative to the part's size.
+        gain = ((2 * missing - shares[group]) * shares[group] * weights).sum(1) / np.array(wanted)
+        part = int(np.argmax(gain))
+        side[group] = part
+        missing[part] -= shares[group]
+    for part in range(len(wanted)):
+        # Every part gets something: the smallest group of the part with most groups.
+        if not (side == part).any():
+            members = np.flatnonzero(side == np.bincount(side, minlength=len(wanted)).argmax())
+            side[members[np.argmin(contents[members, 0])]] = part
+    side[side >= len(fractions)] = -1
+    return side

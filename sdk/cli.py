@@ -67,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
         help="recipe, uniform, class_balanced, repeat_factor[=0.001], instance_repeat_factor[=0.001], with_objects, or "
         "shares of the showings by class: person=0.2,car=0.1",
     )
+    fit.add_argument(
+        "--leaks", choices=("warn", "raise", "ignore"), default="warn", help="images of training in validation too"
+    )
     fit.add_argument("--precision", choices=("32", "bf16", "16"), help="default: the recipe's")
     fit.add_argument("--devices", type=_devices, default="auto", help="how many, or which as 0,1 (default: all GPUs)")
     fit.add_argument("--strategy", default="auto", help="of Lightning Fabric, such as ddp (default: auto)")
@@ -102,6 +105,9 @@ def parser() -> argparse.ArgumentParser:
     check = _verb(verbs, "check", _check, "look for faults in a dataset; changes nothing")
     check.add_argument("dataset", help=dataset)
     check.add_argument("--decode", action="store_true", help="also decode every image")
+    check.add_argument("--leaks", action="store_true", help="also look for near duplicates within and between splits")
+    check.add_argument("--sampling", dest="sampler", type=_sampling, help="say how often each class is seen with it")
+    check.add_argument("--out", help="folder for pictures of the pairs that are the same")
 
     zoo = _verb(verbs, "zoo", _zoo, "list the models, show one, or export its weights")
     zoo.add_argument("what", nargs="*", metavar="pattern | export NAME FILE", help="such as 'retinanet*'; "
@@ -281,7 +287,8 @@ def _check(options: argparse.Namespace) -> int:
     from . import check
     from .opening import open_dataset
 
-    report = check(open_dataset(options.dataset, on_fault="skip"), decode=options.decode)
+    dataset = open_dataset(options.dataset, on_fault="skip")
+    report = check(dataset, decode=options.decode, leaks=options.leaks, out=options.out, sampler=options.sampler)
     print(report)
     return 0 if report.ok else 1
 

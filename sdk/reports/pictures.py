@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from ..results.files import write_bytes
 from .drawing import draw_boxes, draw_detections
 
 if TYPE_CHECKING:
+    from ..datasets.base import DetectionDataset
+    from ..datasets.leaks import Pair
     from ..datasets.sample import Sample
     from ..models.structures import Detections
 
@@ -34,6 +36,31 @@ def draw_examples(found: Iterable[tuple[Sample, Detections]], classes: Sequence[
         path = folder / f"{_file_name(sample.image_id)}.png"
         save_image(path, pair)
         written.append(path)
+    return written
+
+
+MOST_PAIRS = 500
+"""Pairs that are drawn; who has more looks at the first."""
+
+
+def draw_pairs(pairs: Sequence[Pair], splits: Mapping[str, DetectionDataset], folder: Path) -> list[Path]:
+    """Two images that are the same picture side by side with their annotations, a PNG file a pair; those between
+    splits first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for number, pair in enumerate(sorted(pairs, key=lambda pair: not pair.between_splits)[:MOST_PAIRS]):
+        sides = []
+        for place in (pair.first, pair.second):
+            dataset = splits[place.split]
+            sample = dataset[place.index]
+            kept = sample.keep(~sample.ignore)
+            names = [str(dataset.classes[label]) for label in kept.labels]
+            drawn = draw_boxes(sample.image, kept.boxes, kept.labels, names)
+            sides.append(cv2.resize(drawn, None, fx=(ratio := 400 / drawn.shape[0]), fy=ratio))
+        height = min(side.shape[0] for side in sides)
+        name = f"{number:04d}-{pair.first.split}-{pair.first.image_id}-{pair.second.split}-{pair.second.image_id}"
+        written.append(folder / f"{_file_name(name)[:120]}.png")
+        save_image(written[-1], np.concatenate([side[:height] for side in sides], axis=1))
     return written
 
 

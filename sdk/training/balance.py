@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..datasets.base import DetectionDataset
+from ..datasets.leaks import equal_files
 from ..datasets.sampling import Exposure, Product, Repeated, Sampler, exposure, image_classes
+from ..errors import RunError
 from ..reports.progress import say
 
 EXPOSURE = "exposure.json"
@@ -54,6 +56,28 @@ def tell_one_sided(train: DetectionDataset, scored_on: DetectionDataset) -> None
     for label, where in ((here & ~there, "training set"), (there & ~here, "validation set")):
         if label.any():
             say(f"only in the {where}: {listed([train.classes[i] for i in np.flatnonzero(label)])}")
+
+
+def leaked(train: DetectionDataset, scored_on: DetectionDataset | None, leaks: str) -> str | None:
+    """What to warn of where images are equal byte for byte in training and validation.
+
+    Raises:
+        RunError: with ``leaks="raise"``, where there are any.
+    """
+    if leaks not in ("warn", "raise", "ignore"):
+        raise ValueError(f"leaks: expected 'warn', 'raise' or 'ignore', found {leaks!r}")
+    if leaks == "ignore" or scored_on is None:
+        return None
+    pairs = equal_files({"train": train, "val": scored_on})
+    if not pairs:
+        return None
+    told = (
+        f"{len({pair.second.index for pair in pairs})} of {len(scored_on)} images of validation are also learnt from, "
+        f"such as {pairs[0].second}, which is {pairs[0].first}: scores will be too good"
+    )
+    if leaks == "raise":
+        raise RunError(f"{told}; leaks='warn' goes on")
+    return f"warning: {told}"
 
 
 def listed(names: Sequence[str]) -> str:

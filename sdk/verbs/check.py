@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..datasets.base import DetectionDataset
@@ -19,6 +21,8 @@ def check(
     *,
     mode: Mode = "report",
     decode: bool = False,
+    leaks: bool = False,
+    out: str | os.PathLike | None = None,
     sampler: str | Mapping[str, float] | Sampler | None = None,
 ) -> CheckReport:
     """Reports every fault with its file, annotation and field, and counts objects by class and size.
@@ -30,13 +34,23 @@ def check(
         mode: ``report``; ``raise`` the first error; ``skip`` or ``repair`` for a dataset without the faults, in memory
             (``report.dataset``).
         decode: also decode every image.
+        leaks: also look for near duplicates within and between splits (encoded again, resized, cropped by up to 10 %,
+            mirrored, of another brightness, frames of a video), for one picture with different labels, and for equal
+            boxes of two classes; the pairs are ``report.leaks``. Needs ``imagehash``.
+        out: folder for pictures of the pairs, both images side by side with what is annotated.
         sampler: also say how often each class is seen with this sampler, wanted and realized; named as ``sampling`` of
             ``sdk.fit``.
 
     Raises:
         DatasetError: with ``mode="raise"``.
     """
-    report = find_faults(dataset, mode=mode, decode=decode)
+    report = find_faults(dataset, mode=mode, decode=decode, leaks=leaks)
+    if out is not None:
+        from ..reports.pictures import draw_pairs
+
+        splits = getattr(dataset, "splits", None) or {}
+        drawn = draw_pairs(report.leaks, splits if len(splits) > 1 else {"all": dataset}, Path(out))
+        say(f"{len(drawn)} of {len(report.leaks)} pairs of the same picture are drawn in {Path(out)}")
     if sampler is not None:
         from ..datasets.sampling import Repeated, exposure, sampler_of
 

@@ -28,7 +28,7 @@ from ..reports.text import headline
 from ..results.files import write_json
 from ..results.manifest import MANIFEST
 from ..results.run import Run, load, require_fitting
-from ..training.balance import EXPOSURE, expected_exposure, realized_exposure, tell_balance
+from ..training.balance import EXPOSURE, expected_exposure, leaked, realized_exposure, tell_balance
 from ..training.interruption import Interruption
 from ..training.loop import Training, grouped
 from ..training.plan import Plan, default_transforms, make_fabric, make_plan, samplers, tell
@@ -57,6 +57,7 @@ def fit(
     strategy: str = "auto",
     workers: int | None = None,
     sampling: str | Mapping[str, float] | Sampler = "recipe",
+    leaks: str = "warn",
     seed: int = 0,
     out: str | os.PathLike | None = None,
     resume: str | None = None,
@@ -82,6 +83,8 @@ def fit(
         sampling: ``recipe``, ``uniform``, ``class_balanced``, ``repeat_factor`` or ``instance_repeat_factor`` (with a
             threshold as in ``repeat_factor=0.01``), ``with_objects``; shares of the showings by class name; or a
             sampler. What each class is shown in an epoch is said before training and stands in ``exposure.json``.
+        leaks: what images do that are equal byte for byte in training and validation: ``warn``, ``raise`` or
+            ``ignore``. ``sdk.check(dataset, leaks=True)`` finds near duplicates too.
         workers: processes that load images, by default one a core, eight at most.
         seed: decides fresh weights, order, augmentation and everything drawn inside the model.
         out: run folder; by default ``runs/<model>``, with a number where that is taken.
@@ -118,6 +121,7 @@ def fit(
     if len(train) == 0:
         raise RunError("the training set has no images")
     require_readable(recipe, train)
+    warning = leaked(train, scored_on, leaks)
     chosen = samplers(recipe.sampling, sampling, train)
 
     fabric = make_fabric(recipe, precision, devices, nodes, strategy)
@@ -153,6 +157,8 @@ def fit(
         tell(recipe, plan, train, scored_on, folder)
         planned = expected_exposure(train, chosen, seed)
         tell_balance(train, scored_on, planned)
+        if warning is not None:
+            say(warning)
         write_json(folder / EXPOSURE, {"planned": planned.to_dict()})
 
     if recipe.sync_batch_norm and fabric.world_size > 1:

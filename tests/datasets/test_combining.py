@@ -64,3 +64,50 @@ def test_split():
     for wrong in ({}, {"a": 0}, {"a": 0.8, "b": 0.3}):
         with pytest.raises(DatasetError):
             split(dataset, wrong)
+
+
+def test_groups_stay_on_one_side_and_classes_are_shared_out():
+    dataset = Shapes(240, size=(32, 32), max_objects=4)
+    videos = [index // 5 for index in range(240)]
+    parts = split(dataset, {"train": 0.6, "val": 0.2, "test": 0.2}, by=videos, seed=1)
+    sides = [{videos[i] for i in part.indices} for part in parts.values()]
+    assert sorted(i for part in parts.values() for i in part.indices) == list(range(240))
+    assert all(a.isdisjoint(b) for n, a in enumerate(sides) for b in sides[n + 1 :])
+    whole = np.bincount(read_columns(dataset).labels, minlength=4)
+    for part, fraction in zip(parts.values(), (0.6, 0.2, 0.2)):
+        assert abs(len(part) / 240 - fraction) < 0.03
+        np.testing.assert_allclose(np.bincount(part.annotations.labels, minlength=4) / whole, fraction, atol=0.06)
+    again = split(dataset, {"train": 0.6, "val": 0.2, "test": 0.2}, by=lambda info: info.image_id // 5, seed=1)
+    assert [part.fingerprint for part in again.values()] == [part.fingerprint for part in parts.values()]
+    other = split(dataset, {"train": 0.6, "val": 0.2, "test": 0.2}, by=videos, seed=2)
+    assert other["val"].fingerprint != parts["val"].fingerprint
+    mapped = split(dataset, by={index: index // 5 for index in range(240)})
+    assert list(mapped) == ["train", "val"]
+    assert abs(len(mapped["val"]) - 48) <= 5
+
+
+def test_rare_classes_reach_every_part():
+    dataset = Shapes(60, size=(32, 32), max_objects=3)
+    dataset.group = np.array(["a", "b", None, *range(57)], object)
+    parts = split(dataset, {"train": 0.5, "val": 0.25}, by="group", seed=0)
+    assert sum(map(len, parts.values())) == 45
+    for part in parts.values():
+        assert len(set(part.annotations.labels.tolist())) == 4
+
+
+def test_groups_that_cannot_be(coco_folder):
+    dataset = Coco(coco_folder)
+    for wrong in ("patient", [1, 2], {7: 1}):
+        with pytest.raises(DatasetError):
+            split(dataset, by=wrong)
+    with pytest.raises(DatasetError, match="fewer groups than parts"):
+        split(dataset, by="folder")
+
+
+def test_near_duplicates_stay_together(coco_folder):
+    # All images of the folder are noise of their own, but one is a copy.
+    train = coco_folder / "train"
+    (train / "3.png").write_bytes((train / "7.png").read_bytes())
+    parts = split(Coco(coco_folder), {"a": 0.6, "b": 0.4}, by="near_duplicates")
+    ids = [{part.info(i).image_id for i in range(len(part))} for part in parts.values()]
+    assert sorted(map(sorted, ids)) == [[3, 7], [12]]

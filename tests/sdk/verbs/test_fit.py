@@ -18,7 +18,7 @@ from torch import nn
 
 import sdk
 from sdk import models
-from sdk.datasets import DatasetError, Shapes
+from sdk.datasets import Coco, DatasetError, Shapes
 from sdk.datasets.transforms import Flip, Preprocessing
 from sdk.errors import ClassMismatch, NonFiniteLoss, RunError
 from sdk.evaluators.coco import CocoEvaluator
@@ -374,3 +374,15 @@ def test_sampling_is_said_and_kept(shapes, tiny, tmp_path, capsys):
 def test_epochs_are_whole_numbers(shapes, tiny, tmp_path, epochs):
     with pytest.raises(ValueError, match="epochs: expected a positive number"):
         sdk.fit(shapes, tiny(), epochs=epochs, workers=0, out=tmp_path / "run")
+
+
+def test_images_of_training_in_validation(tiny, tmp_path, capsys):
+    dataset = Coco(Shapes(8, size=(64, 64), max_objects=3).write_coco(tmp_path / "data"))
+    options = {"epochs": 1, "workers": 0, "validation": dataset.train}
+    with pytest.raises(RunError, match="8 of 8 images of validation are also learnt from"):
+        sdk.fit(dataset.train, tiny(), leaks="raise", out=tmp_path / "refused", **options)
+    assert not (tmp_path / "refused").exists()
+    sdk.fit(dataset.train, tiny(), out=tmp_path / "run", **options)
+    assert "scores will be too good" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ValueError, match="leaks: expected"):
+        sdk.fit(dataset.train, tiny(), leaks="no", out=tmp_path / "other", **options)
