@@ -1,6 +1,7 @@
 """Batches of a dataset: workers, order, sharding, resuming.
 
-Shape letters: E places in an epoch's order, T images of one step on all devices together.
+Shape letters: E places in an epoch's order, T images of one step on all devices and in all
+passes together.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ class Loader:
     """Iterates over the batches of one epoch for one rank.
 
     The order of an epoch is a function of (seed, epoch), an augmentation of (seed, epoch, index, how often the image
-    came before). A step takes T = batch_size * world_size consecutive places of the order, and rank r the r-th
-    ``batch_size`` of them: two ranks of 4 see in each step what one rank of 8 sees.
+    came before). A step takes T = batch_size * world_size * passes consecutive places of the order, and in each pass
+    rank r the r-th ``batch_size`` of batch_size * world_size: two ranks of 4, or one rank of 4 in two passes, see in
+    each step what one rank of 8 sees.
 
     batch_size: images a batch of this rank. transforms: applied to each sample in turn. collate: makes a batch of a
     list of samples; without it, the list is the batch. shuffle: new order each epoch. sampler: how often each image
@@ -41,7 +43,8 @@ class Loader:
     drop_last: leave out the last incomplete step, so that all ranks have the same number of full batches; by default
     where the data is shuffled or sampled, for training. Without it every image comes once, and the ranks' counts
     may differ by a batch. An epoch shorter than one step is then filled by going through it again.
-    workers: processes that read; 0 reads in this one. pin_memory: for faster copies to a GPU.
+    passes: batches of a rank that make one step. workers: processes that read; 0 reads in this one. pin_memory: for
+    faster copies to a GPU.
 
     A DatasetError met in a worker is raised here as it was.
     """
@@ -60,16 +63,19 @@ class Loader:
         drop_last: bool | None = None,
         rank: int = 0,
         world_size: int = 1,
+        passes: int = 1,
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        if batch_size < 1 or workers < 0 or not 0 <= rank < world_size:
-            found = f"batch_size {batch_size}, workers {workers}, rank {rank} of {world_size}"
-            raise ValueError(f"Loader: expected batch_size >= 1, workers >= 0, 0 <= rank < world_size; found {found}")
+        if batch_size < 1 or passes < 1 or workers < 0 or not 0 <= rank < world_size:
+            found = f"batch_size {batch_size}, passes {passes}, workers {workers}, rank {rank} of {world_size}"
+            raise ValueError(
+                f"Loader: expected batch_size and passes >= 1, workers >= 0, 0 <= rank < world_size; found {found}"
+            )
         if len(dataset) == 0:
             raise DatasetError("the dataset has no images", file=getattr(dataset, "image_root", None))
         self.dataset, self.batch_size, self.seed, self.shuffle = dataset, batch_size, seed, shuffle
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.passes = rank, world_size, passes
         self.drop_last = (shuffle or sampler is not None) if drop_last is None else drop_last
         self._repeats = np.ones(len(dataset))
         if sampler is not None:
@@ -99,7 +105,7 @@ class Loader:
 
     def order(self, epoch: int) -> np.ndarray:
         """(E,) image indices of an epoch over all ranks; step s takes places s * T to (s + 1) * T."""
-        step = self.batch_size * self.world_size
+        step = self.batch_size * self.world_size * self.passes
         order = epoch_order(self._repeats, seed=self.seed, epoch=epoch, shuffle=self.shuffle)
         if self._portrait is not None:
             order = group_by_aspect_ratio(order, self._portrait, step)

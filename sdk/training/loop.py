@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor, nn
 
 from ..datasets.base import DetectionDataset
@@ -19,9 +22,10 @@ from ..inference.batching import Batch
 from ..models.folding import channels_last
 from ..models.recipe import Recipe
 from ..reports.progress import say
-from ..results.files import remove_unfinished
-from ..results.state import load_training_state, newest_whole_state
+from ..results.files import named_errors, remove_unfinished, sync_folder
+from ..results.state import TRAINING_STATE, make_room, newest_whole_state
 from ..results.weights import load_state, save_weights
+from . import sharding
 from .failures import MOST_PARTS, FailedStep, bad_gradients, save_failed_step
 from .optimization import AveragedWeights, lay_out_alike, lr_factor, make_optimizer
 from .plan import Plan
@@ -55,11 +59,19 @@ class Training:
         self.fabric, self.detector, self.recipe, self.plan, self.folder = fabric, detector, recipe, plan, folder
         self.saving = saving or Saving()
         detector.to(fabric.device)
-        if fabric.device.type == "cpu":
-            detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.sharded = isinstance(fabric.strategy, ModelParallelStrategy)
+        if self.sharded or fabric.device.type == "cpu":
+            # FSDP cuts weights where they lie in one order alone.
+            layout = torch.contiguous_format if self.sharded else torch.channels_last
+            detector.to(memory_format=layout)  # type: ignore[call-overload]
         self.averaged = None if plan.ema_decay is None else AveragedWeights(detector, plan.ema_decay)
-        self.optimizer = make_optimizer(detector, recipe.optimizer, plan.lr)
-        self.network, self.fabric_optimizer = fabric.setup(Losses(detector), self.optimizer)
+        # Whole, for scoring and for use: processes that score different numbers of images must not wait for each other.
+        self.whole = copy.deepcopy(detector) if self.sharded else None
+        self.network = fabric.setup_module(Losses(detector))
+        if self.sharded and self.averaged is not None:
+            sharding.sharded(self.averaged.model, sharding.mesh_of(fabric))
+        self.optimizer = make_optimizer(detector, recipe.optimizer, plan.lr, fused=not self.sharded)
+        self.fabric_optimizer: Any = fabric.setup_optimizers(self.optimizer)
         self.writer = StateWriter(folder, self.saving.keep_last)
         self.step = 0
         self.epoch = 0
@@ -74,10 +86,16 @@ class Training:
         # One, and not a number from the first step on that was not finite: every later loss is multiplied by it.
         self.intact = torch.ones((), device=fabric.device)
 
-    @property
-    def scored(self) -> nn.Module:
-        """The detector that is scored and kept: the averaged one where there is one."""
-        return self.detector if self.averaged is None else self.averaged.model
+    def usable(self) -> nn.Module:
+        """The detector that is scored and kept: the averaged one where there is one. All processes ask together."""
+        latest = self.detector if self.averaged is None else self.averaged.model
+        if self.fabric.world_size > 1:
+            # Statistics are kept by each process of its own images; those of the first are scored and saved.
+            sharding.share_buffers(latest)
+        if self.whole is None:
+            return latest
+        self.whole.load_state_dict(sharding.whole_state(latest))
+        return self.whole
 
     def train_step(self, batches: Sequence[Batch]) -> None:
         """One step of the optimizer over some batches, without waiting for the device; ``finished`` tells its figures.
@@ -106,11 +124,12 @@ class Training:
         if not self.half:
             finite &= norm.isfinite()
         self.intact = torch.where(finite, self.intact, math.nan)
-        if not self.half:
+        if not self.half and not self.sharded:
             # Fused optimizers leave the step out on the device where this is one. Half precision finds infinite
             # gradients itself: it leaves the step out and lowers its scale.
             self.optimizer.found_inf = self.intact.isnan().float()  # type: ignore[attr-defined]
-        self.fabric_optimizer.step()
+        if not self.sharded or not self.intact.isnan():
+            self.fabric_optimizer.step()
         self.unread.append(UnreadStep(self.step, self.epoch, self.lr, parts, norm))
         self.step += 1
         if self.averaged is not None:
@@ -136,8 +155,9 @@ class Training:
         if self.half:
             self.fabric.strategy.precision.unscale_gradients(self.optimizer)
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.sharded:
+            sharding.average_loose(parameters)
+        norm = sharding.gradient_norm(parameters)
         most = self.recipe.optimizer.clip_norm
         if most is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
@@ -152,6 +172,8 @@ class Training:
         Raises NonFiniteLoss for a step after which the weights did not change; its batch is then in the run folder,
         for ``replay``.
         """
+        # Sharded weights of a step that failed are gathered by all processes, so that all have to see it at once.
+        wait = wait or self.sharded
         while self.unread and (wait or len(self.unread) > MOST_UNREAD or self.unread[0].readout.ready()):
             yield self._figures(self.unread.popleft())
 
@@ -192,12 +214,13 @@ class Training:
     def _stop(self, done: UnreadStep, batch: Batch, values: dict[str, float]) -> None:
         """Writes down the step that went wrong and raises NonFiniteLoss; what was not finite is in ``values``."""
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        model = sharding.whole_state(self.detector) if self.sharded else self.detector.state_dict()
         if not bad:
             raise NonFiniteLoss(f"step {done.step}: a loss term of another process is not finite")
         path = save_failed_step(
             self.folder,
             FailedStep(
-                model=self.detector.state_dict(),
+                model=model,
                 batch=batch,
                 step=done.step,
                 rank=self.fabric.global_rank,
@@ -229,8 +252,8 @@ class Training:
             self.best_epochs = {epoch: self.best_epochs[epoch] for epoch in sorted(ranked[: self.saving.keep_best])}
         return better
 
-    def keep_weights(self, dataset: DetectionDataset, better: bool) -> None:
-        """Writes the weights for use; where several best epochs are kept, each as ``epoch-N.safetensors`` too."""
+    def keep_weights(self, model: nn.Module, dataset: DetectionDataset, better: bool) -> None:
+        """Writes the ``usable`` weights; where several best epochs are kept, each as ``epoch-N.safetensors`` too."""
         names = ["last", "best"] if better else ["last"]
         if self.saving.keep_best > 1:
             kept = [f"epoch-{epoch}" for epoch in self.best_epochs]
@@ -241,7 +264,7 @@ class Training:
         for name in names:
             save_weights(
                 self.folder / f"{name}.safetensors",
-                self.scored,
+                model,
                 recipe=self.recipe,
                 classes=dataset.classes,
                 category_ids=dataset.category_ids,
@@ -254,20 +277,38 @@ class Training:
         return self.step % self.saving.save_every == 0 or late
 
     def save(self) -> None:
-        """Writes everything that training goes on from, large states beside the training.
+        """Writes everything that training goes on from, large states beside the training; all processes together.
 
         All steps must be ``finished``: what was not finite is not to be gone on from.
         """
         assert not self.unread
-        if self.fabric.is_global_zero:
-            state = {
-                "model": self.detector.state_dict(),
-                "averaged": None if self.averaged is None else self.averaged.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "precision": self.fabric.strategy.precision.state_dict(),
-                **{name: getattr(self, name) for name in PROGRESS},
-            }
-            self.writer.write(state)
+        values = {
+            "precision": self.fabric.strategy.precision.state_dict(),
+            **{name: getattr(self, name) for name in PROGRESS},
+        }
+        if self.sharded:
+            self._save_parts(values)
+        elif self.fabric.is_global_zero:
+            models = {name: model.state_dict() for name, model in self._models().items()}
+            self.writer.write({**models, "optimizer": self.optimizer.state_dict(), **values})
+
+    def _models(self) -> dict[str, nn.Module]:
+        averaged = {} if self.averaged is None else {"averaged": self.averaged.model}
+        return {"model": self.detector, **averaged}
+
+    def _save_parts(self, values: dict[str, Any]) -> None:
+        path = self.folder / TRAINING_STATE
+        temporary = Path(self.fabric.broadcast(str(path.with_name(f".{path.name}.{os.getpid()}"))))
+        with named_errors(path):
+            for model in self._models().values():
+                sharding.share_buffers(model)
+            sharding.write_parts(temporary, sharding.parts_of(self._models(), self.optimizer))
+            if self.fabric.is_global_zero:
+                sharding.write_plain(temporary, values)
+                make_room(path, self.saving.keep_last)
+                temporary.rename(path)
+                sync_folder(path.parent)
+        self.fabric.barrier()
 
     def finish_saving(self) -> None:
         """Waits until what was saved is on the disk; every process goes on from here together."""
@@ -275,23 +316,28 @@ class Training:
         self.fabric.barrier()
 
     def restore(self) -> None:
-        """Goes back to the newest saved state that is whole."""
+        """Goes back to the newest saved state that is whole, whatever number of processes has written it."""
         found = None
         if self.fabric.is_global_zero:
             remove_unfinished(self.folder)
-            found = newest_whole_state(self.folder)
-        path = self.fabric.broadcast(found)
-        assert path is not None
-        self._apply(load_training_state(path), str(path))
-
-    def _apply(self, state: dict[str, Any], source: str) -> None:
-        load_state(self.detector, state["model"], source=source)
-        if self.averaged is not None:
-            load_state(self.averaged.model, state["averaged"], source=source)
-        for group in state["optimizer"]["param_groups"]:
-            group["fused"] = True  # States of earlier versions say otherwise.
-        self.optimizer.load_state_dict(state["optimizer"])
-        lay_out_alike(self.optimizer)
+            found = newest_whole_state(self.folder, sharding.read_any)
+        path = Path(self.fabric.broadcast(str(found)))
+        state, models = sharding.read_any(path), self._models()
+        if path.is_dir():
+            parts = sharding.parts_of(models, self.optimizer)
+            sharding.read_parts(path, parts, alone=not self.sharded)
+            sharding.put_back(parts, models, self.optimizer)
+        elif self.whole is not None:
+            optimizer = make_optimizer(self.whole, self.recipe.optimizer, self.plan.lr)
+            sharding.spread(state, self.whole, optimizer, models, self.optimizer)
+        else:
+            for name, model in models.items():
+                load_state(model, state[name], source=str(path))
+            for group in state["optimizer"]["param_groups"]:
+                group["fused"] = True  # States of earlier versions say otherwise.
+            self.optimizer.load_state_dict(state["optimizer"])
+        if not self.sharded:
+            lay_out_alike(self.optimizer)
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         for name in PROGRESS:
             # States of earlier versions know fewer of these.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,15 +49,17 @@ def _factors(name: str, in_norm: bool, settings: Optimizer) -> tuple[float, floa
     return 1.0, 1.0
 
 
-def make_optimizer(model: nn.Module, settings: Optimizer, lr: float) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, settings: Optimizer, lr: float, *, fused: bool = True) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over the recipe's parameter groups, at full learning rate ``lr``.
 
-    Fused: one kernel for all parameters, which leaves the step out where the optimizer's ``found_inf`` is one.
+    Fused: one kernel for all parameters, which leaves the step out where the optimizer's ``found_inf`` is one. There is
+    none for weights that are spread over processes; these are stepped one by one.
     """
     groups = parameter_groups(model, settings, lr)
+    way: dict[str, Any] = {"fused": True} if fused else {"foreach": False}
     if settings.kind == "sgd":
         optimizer = torch.optim.SGD(
-            groups, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
+            groups, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay, **way
         )
         if settings.momentum:
             # The fused kernel would take all parameters of a group to have their first gradient in the same step.
@@ -64,9 +67,9 @@ def make_optimizer(model: nn.Module, settings: Optimizer, lr: float) -> torch.op
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
     if settings.kind == "adam":
-        return torch.optim.Adam(groups, lr=lr, weight_decay=settings.weight_decay, fused=True)
+        return torch.optim.Adam(groups, lr=lr, weight_decay=settings.weight_decay, **way)
     if settings.kind == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, weight_decay=settings.weight_decay, fused=True)
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=settings.weight_decay, **way)
     raise ValueError(f"Optimizer.kind: expected sgd, adam or adamw, found {settings.kind!r}")
 
 

@@ -15,6 +15,8 @@ from ..datasets.sampling import Repeated, RepeatFactor, Sampler, sampler_of
 from ..datasets.transforms import Flip, Preprocessing, Resize, Transform
 from ..models.recipe import Recipe, Sampling, Schedule
 from ..reports.progress import say
+from .ranks import count_devices, launched_outside
+from .sharding import sharding_strategy
 
 PRECISIONS = {"32": "32-true", "fp32": "32-true", "16": "16-mixed", "fp16": "16-mixed", "bf16": "bf16-mixed"}
 
@@ -80,7 +82,11 @@ def samplers(sampling: Sampling, given: Any, train: DetectionDataset) -> list[Sa
 def make_fabric(
     recipe: Recipe, precision: str | None, devices: int | str | list[int], nodes: int, strategy: str
 ) -> Fabric:
-    """Fabric in the wished precision; the recipe's half precision becomes single where there is no GPU."""
+    """Fabric in the wished precision; the recipe's half precision becomes single where there is no GPU.
+
+    Under torchrun, it decides over devices and nodes. strategy: ``fsdp`` spreads weights and optimizer over the
+    processes; otherwise as Lightning Fabric takes it.
+    """
     wished = recipe.precision if precision is None else precision
     if wished not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, found {wished!r}")
@@ -89,7 +95,23 @@ def make_fabric(
             raise ValueError("precision: 16 needs a GPU; expected 32 or bf16 here")
         say("no GPU: training in precision 32 instead of the recipe's 16")
         wished = "32"
-    return Fabric(devices=devices, num_nodes=nodes, strategy=strategy, precision=PRECISIONS[wished])  # type: ignore[arg-type]
+    devices, nodes = launched_outside(devices, nodes)
+    processes = nodes * count_devices(devices)
+    how: Any = strategy
+    if strategy == "fsdp":
+        how = sharding_strategy(processes) if processes > 1 else "auto"
+    elif strategy == "auto" and processes > 1:
+        how = "ddp"
+    return Fabric(devices=devices, num_nodes=nodes, strategy=how, precision=PRECISIONS[wished])  # type: ignore[arg-type]
+
+
+def require_positive(*, epochs: int | None, accumulate: int, lr: float | None) -> None:
+    """Raises ValueError naming the first of these that is given and is not a positive number, whole where it counts."""
+    for name, number in (("epochs", epochs), ("accumulate", accumulate)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise ValueError(f"{name}: expected a positive number without a fraction, found {number!r}")
+    if lr is not None and not lr > 0:
+        raise ValueError(f"lr: expected a positive number, found {lr!r}")
 
 
 def make_plan(
@@ -107,11 +129,6 @@ def make_plan(
 
     Warm-up takes a tenth of the training at most: a small dataset has fewer steps than the recipe warms up for.
     """
-    for name, number in (("epochs", epochs), ("accumulate", accumulate)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-            raise ValueError(f"{name}: expected a positive number without a fraction, found {number!r}")
-    if lr is not None and not lr > 0:
-        raise ValueError(f"lr: expected a positive number, found {lr!r}")
     epochs = recipe.schedule.epochs if epochs is None else epochs
     drops = tuple(max(1, round(drop * epochs / recipe.schedule.epochs)) for drop in recipe.schedule.drops)
     steps_per_epoch = -(-len(loader) // accumulate)

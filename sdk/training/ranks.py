@@ -31,6 +31,15 @@ def launched_outside(devices: int | str | list[int], nodes: int) -> tuple[int | 
     return local, world // local
 
 
+def count_devices(devices: int | str | list[int]) -> int:
+    """Processes that Fabric starts on each machine for ``devices``."""
+    if isinstance(devices, list):
+        return len(devices)
+    if devices in ("auto", "-1", -1):
+        return max(1, torch.cuda.device_count())
+    return len(devices.split(",")) if isinstance(devices, str) and "," in devices else int(devices)
+
+
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -78,16 +87,16 @@ class Watch:
         if self.thread is None:
             return
         self.stop.set()
-        self.thread.join(5 * BEAT_S)
         if error is None or isinstance(error, (KeyboardInterrupt, SystemExit)):
             return
         if isinstance(error, RuntimeError):
             # Most likely a collective that broke off because another process is gone.
-            time.sleep(BEAT_S)
             told = self._failure_of_another()
             if told is None and any(word in str(error) for word in LOST_CONNECTION):
-                told = "the connection to another process was lost: it was killed, or its machine stopped; " + GO_ON
+                told = f"the connection to another process was lost: it was killed, or its machine stopped; {GO_ON}"
             if told is not None:
+                # At once: whoever started the processes may kill this one before the error gets through.
+                say(f"process {self.rank}: {told}")
                 raise RunError(told) from error
         try:
             self.messages.set("failed", f"{self.rank} {type(error).__name__}: {error}"[:2000])

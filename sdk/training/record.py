@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -71,8 +72,11 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value).split(" at 0x")[0]
 
 
-def require_same_training(folder: Path, manifest: dict[str, Any]) -> None:
-    """Nothing where the folder's training is the one described, else RunError that says what differs."""
+def require_same_training(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """What a resumed training does otherwise than the folder's, in words, where it may; else RunError that says it.
+
+    It may spread the same total batch otherwise over devices and passes, and train for more epochs.
+    """
     # Through JSON, so that tuples and lists compare equal.
     old, new = read_manifest(folder), json.loads(json.dumps(manifest))
     for either in (old, new):
@@ -80,6 +84,7 @@ def require_same_training(folder: Path, manifest: dict[str, Any]) -> None:
         recipe = either.get("recipe") or {}
         decides = ("preprocessing", "train_transforms", "sampling", "optimizer")
         either["recipe"] = {name: recipe.get(name) for name in decides}
+    changes = _allowed_changes(old["options"], new["options"])
     for part in ("model", "classes", "category_ids", "dataset", "options", "recipe", "sampling"):
         if old.get(part) != new[part]:
             if isinstance(new[part], dict):
@@ -88,3 +93,25 @@ def require_same_training(folder: Path, manifest: dict[str, Any]) -> None:
             else:
                 told = f"was {old[part]!r:.200}, is {new[part]!r:.200}"
             raise RunError(f"{folder}: cannot be resumed, its {part} differs: {told}")
+    return changes
+
+
+SPREAD = ("batch_size", "accumulate", "world_size")
+"""Their product is the total batch size; how it comes about decides over the weights by rounding alone."""
+
+
+def _allowed_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs and may; in ``new`` it is set to the old value, so that the rest can be compared."""
+    changes = []
+    if all(isinstance(old.get(name), int) for name in SPREAD):
+        before, after = (" x ".join(str(options[name]) for name in SPREAD) for options in (old, new))
+        if before != after and math.prod(old[n] for n in SPREAD) == math.prod(new[n] for n in SPREAD):
+            changes.append(f"images x passes x devices: {after} instead of {before}, the same total batch")
+            new.update({name: old[name] for name in SPREAD})
+    before, after = old["schedule"], new["schedule"]
+    if after["epochs"] > before["epochs"]:
+        changes.append(f"{after['epochs']} epochs instead of {before['epochs']}, and a learning rate that fits them")
+        # Drops and warm-up follow the number of epochs.
+        after.update({name: before[name] for name in ("epochs", "drops")})
+        new["warmup_steps"] = old["warmup_steps"]
+    return changes

@@ -31,8 +31,8 @@ from ..results.run import Run, load, require_fitting
 from ..training.balance import EXPOSURE, expected_exposure, leaked, realized_exposure, tell_balance
 from ..training.interruption import Interruption
 from ..training.loop import Training, grouped
-from ..training.plan import Plan, default_transforms, make_fabric, make_plan, samplers, tell
-from ..training.ranks import Watch, share_cores
+from ..training.plan import Plan, default_transforms, make_fabric, make_plan, require_positive, samplers, tell
+from ..training.ranks import Watch, ranks_here, share_cores
 from ..training.readout import StepFigures
 from ..training.record import describe, plain, require_same_training, run_folder
 from ..training.saving import Saving
@@ -101,6 +101,7 @@ def fit(
         RunError: when ``out`` holds another run, or the run to resume is of another training.
         KeyboardInterrupt, SystemExit: on SIGINT or SIGTERM, after the state was saved.
     """
+    require_positive(epochs=epochs, accumulate=accumulate, lr=lr)
     saving = Saving(save_every, save_minutes, keep_last, keep_best)
     train, scored_on = training_splits(dataset, validation)
     if isinstance(model, str) and not Path(model).exists():
@@ -127,7 +128,7 @@ def fit(
     fabric = make_fabric(recipe, precision, devices, nodes, strategy)
     fabric.launch()
     share_cores(fabric)
-    workers = default_workers() if workers is None else workers
+    workers = default_workers(ranks_here(fabric)) if workers is None else workers
     loader = Loader(
         train,
         batch_size=recipe.images_per_device if batch_size is None else batch_size,
@@ -141,6 +142,7 @@ def fit(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         pin_memory=fabric.device.type == "cuda",
+        passes=accumulate,
     )
     plan = make_plan(
         recipe, loader, fabric, epochs=epochs, accumulate=accumulate, lr=lr, ema_decay=ema_decay, seed=seed
@@ -148,11 +150,14 @@ def fit(
     found = run_folder(out, recipe.name, resume) if fabric.is_global_zero else None
     folder, resumed = fabric.broadcast(found)  # type: ignore[misc]
     manifest = {**describe(recipe, plan, train, detector), "sampling": plain(sampling)}
-    if resumed:
-        require_same_training(folder, manifest)
-    elif fabric.is_global_zero:
+    changes = require_same_training(folder, manifest) if resumed else []
+    # No process writes before all have compared.
+    fabric.barrier()
+    if fabric.is_global_zero and (changes or not resumed):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / MANIFEST, manifest)
+        for change in changes:
+            say(f"resumed with {change}")
     if fabric.is_global_zero:
         tell(recipe, plan, train, scored_on, folder)
         planned = expected_exposure(train, chosen, seed)
@@ -162,7 +167,10 @@ def fit(
         write_json(folder / EXPOSURE, {"planned": planned.to_dict()})
 
     if recipe.sync_batch_norm and fabric.world_size > 1:
-        detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
+        if fabric.device.type == "cpu":
+            say("batch statistics are not shared between processes on CPUs: each normalizes by its own images")
+        else:
+            detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
     training = Training(fabric, detector, recipe, plan, folder, saving)
     if resumed:
         training.restore()
@@ -182,19 +190,19 @@ def fit(
                     training.finish_saving()
                     interruption.leave(training.step)
             tell_steps(training.finished(wait=True), progress, log, plan)
-            report = None
+            report, usable = None, training.usable()
             if scored_on is not None:
-                report = score(scored_on, training.scored, recipe, loader.batch_size, workers, fabric)
+                report = score(scored_on, usable, recipe, loader.batch_size, workers, fabric)
             better = training.end_epoch(None if report is None else report[report.main])
             if log is not None:
-                training.keep_weights(train, better)
+                training.keep_weights(usable, train, better)
                 if report is not None:
                     log.report(training.step, training.epoch, report)
                     say(f"epoch {training.epoch}: {headline(report)}{', the best so far' if better else ''}")
                 draw_curves(folder)
             training.save()
         training.finish_saving()
-    run = Run(folder, model=detector)
+    run = Run(folder, model=training.whole or detector)
     if log is not None:
         log.close()
         orders = [loader.order(epoch) for epoch in range(training.epoch)]

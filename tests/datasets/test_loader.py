@@ -68,6 +68,13 @@ def test_resharded(sampler, grouped):
     ranks = [run(loader(dataset, batch_size=2, rank=r, world_size=4, **settings), [4]) for r in range(4)]
     assert [[sample for part in parts for sample in part] for parts in zip(*ranks)] == one
     assert len({len(rank) for rank in ranks}) == 1
+    # One rank in two passes, and two ranks in two passes: the same images in each step.
+    passes = run(loader(dataset, batch_size=4, passes=2, **settings), [4])
+    assert [first + second for first, second in zip(passes[::2], passes[1::2], strict=True)] == one
+    both = [run(loader(dataset, batch_size=2, rank=r, world_size=2, passes=2, **settings), [4]) for r in range(2)]
+    quarters = zip(both[0][::2], both[1][::2], both[0][1::2], both[1][1::2], strict=True)
+    steps = [[sample for part in parts for sample in part] for parts in quarters]
+    assert steps == one
 
 
 def test_ranks_are_disjoint_and_equal():
@@ -122,6 +129,6 @@ def test_empty_split(tmp_path):
 
 
 def test_wrong_settings():
-    for settings in ({"batch_size": 0}, {"rank": 2, "world_size": 2}, {"workers": -1}):
+    for settings in ({"batch_size": 0}, {"rank": 2, "world_size": 2}, {"workers": -1}, {"passes": 0}):
         with pytest.raises(ValueError, match="Loader"):
             Loader(Shapes(4), **{"batch_size": 1, **settings})

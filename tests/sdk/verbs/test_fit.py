@@ -271,6 +271,31 @@ def test_a_taken_folder_and_another_training(tmp_path, shapes, tiny):
     assert sdk.fit(shapes, tiny(), recipe=same, out=out, workers=0, epochs=1, resume="auto").folder == out
 
 
+def test_a_resumed_run_may_be_longer_and_spread_otherwise(tmp_path, shapes, tiny, capsys):
+    out = tmp_path / "run"
+    sdk.fit(shapes, tiny(), out=out, workers=0, epochs=1)
+    run = sdk.fit(shapes, tiny(), out=out, workers=0, epochs=2, batch_size=2, accumulate=2, resume="auto")
+    told = capsys.readouterr().err
+    assert "resumed with images x passes x devices: 2 x 2 x 1 instead of 4 x 1 x 1, the same total batch" in told
+    assert "resumed with 2 epochs instead of 1" in told
+    assert [line["epoch"] for line in run.history if "metrics" in line] == [1, 2]
+    assert run.manifest["options"]["accumulate"] == 2
+    for changes in ({"batch_size": 2}, {"batch_size": 2, "accumulate": 2, "epochs": 1}):
+        with pytest.raises(RunError, match="cannot be resumed, its options differ"):
+            sdk.fit(shapes, tiny(), out=out, workers=0, resume="auto", **{"epochs": 2, **changes})
+
+
+def test_the_best_epochs_stay(tmp_path, shapes, tiny):
+    run = sdk.fit(shapes, tiny(), out=tmp_path / "run", workers=0, epochs=4, keep_best=2, keep_last=3)
+    figures = [line["metrics"]["bbox/AP"] for line in run.history if "metrics" in line]
+    ranked = sorted(range(4), key=lambda epoch: (-figures[epoch], epoch))
+    kept = sorted(path.stem for path in run.folder.glob("epoch-*.safetensors"))
+    assert kept == sorted(f"epoch-{epoch + 1}" for epoch in ranked[:2])
+    best, first = (load_file(run.folder / f"{name}.safetensors") for name in ("best", f"epoch-{ranked[0] + 1}"))
+    assert all(torch.equal(best[key], first[key]) for key in best)
+    assert len(list(run.folder.glob("last*.pt"))) == 3
+
+
 def test_default_folders_are_numbered(tmp_path, shapes, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = [sdk.fit(shapes, tiny(), workers=0, epochs=1).folder for _ in range(2)]
