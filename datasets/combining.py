@@ -163,9 +163,9 @@ def split(
     by: what must stay on one side: a video, a patient, a place. One value an image as a sequence (a column of a table)
     or a mapping by image id, a function of ``ImageInfo``, or a name: ``folder`` (of the image's file),
     ``near_duplicates`` (pictures that are the same, see ``leaks.find_leaks``), or an attribute of the dataset that
-    holds one value an image, such as ``group``. Images whose value is None or NaN are groups of their own. Groups are dealt
-    out so that every part has its fraction of the images and of the objects of each class, as near as whole groups
-    allow.
+    holds one value an image, such as ``group``. Images whose value is None or NaN are groups of their own. Groups are
+    dealt out so that every part has its fraction of the images and of the objects of each class, as near as whole
+    groups allow.
 
     Raises:
         DatasetError: for fractions that are none, values that do not fit the images, or fewer groups than parts.
@@ -222,10 +222,9 @@ def _folder(info: ImageInfo) -> str:
 def _numbered(values: Sequence[Hashable]) -> np.ndarray:
     """(I,) the number of each image's group; each None or NaN is a group of its own."""
     numbers: dict[Hashable, int] = {}
-    own = object()
-    return np.array(
-        [numbers.setdefault((own, i) if v is None or v != v else v, len(numbers)) for i, v in enumerate(values)], np.int64
-    )
+    # NaN is what differs from itself.
+    keys = [("alone", index) if v is None or v != v else ("group", v) for index, v in enumerate(values)]
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
 def _contents(dataset: DetectionDataset, groups: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SdkError, DatasetError, ValueError, FileNotFoundError) as error:
         if options.traceback:
             raise
-        print(f"sdk {options.verb}: {error}", file=sys.stderr)
+        print(f"sdk {options.verb}: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has seen enough; nothing is left to flush at exit.
@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("dataset", nargs="?", help=dataset)
     fit.add_argument("model", nargs="?", help="a name of the zoo (`sdk zoo` lists them), or a run folder to start from")
     fit.add_argument("--replay", metavar="RUN", help="run the step again at which a run met NaN; say where it begins")
+    _on_fault(fit)
     fit.add_argument("--out", help="run folder (default: runs/<model>)")
     fit.add_argument("--resume", action="store_const", const="auto", help="go on from the run folder's last state")
     for name, kind, what in (
@@ -147,7 +148,17 @@ def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser
     return made
 
 
+def _on_fault(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--on-fault",
+        choices=("raise", "skip", "repair"),
+        default="raise",
+        help="what a broken annotation does (default: raise)",
+    )
+
+
 def _scoring(verb: argparse.ArgumentParser) -> None:
+    _on_fault(verb)
     verb.add_argument("--split", choices=("train", "val", "test"), help="default: val")
     verb.add_argument("--protocol", help="coco, voc, lvis ... (default: the dataset's own)")
     verb.add_argument("--batch-size", type=int, default=1)
@@ -200,8 +211,12 @@ def _fit(options: argparse.Namespace) -> int:
     if options.model is None:
         raise SdkError("expected a dataset and a model: sdk fit DATASET MODEL")
     model = Run(options.model) if Path(options.model).is_dir() else options.model
-    taken = ("verb", "run", "traceback", "dataset", "model", "replay")
-    fit(open_dataset(options.dataset), model, **{k: v for k, v in vars(options).items() if k not in taken})
+    taken = ("verb", "run", "traceback", "dataset", "model", "replay", "on_fault")
+    fit(
+        open_dataset(options.dataset, options.on_fault),
+        model,
+        **{k: v for k, v in vars(options).items() if k not in taken},
+    )
     return 0
 
 
@@ -211,7 +226,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from .reports.text import as_text
 
     report = evaluate(
-        open_dataset(options.dataset),
+        open_dataset(options.dataset, options.on_fault),
         options.what,
         split=options.split,
         protocol=options.protocol,
@@ -250,7 +265,7 @@ def _explore(options: argparse.Namespace) -> int:
     from .opening import open_dataset
 
     session = explore(
-        open_dataset(options.dataset),
+        open_dataset(options.dataset, options.on_fault),
         _models(options.what),
         split=options.split,
         protocol=options.protocol,
