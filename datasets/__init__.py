@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .annotation_tools import Cvat, LabelMe, Via
     from .base import DetectionDataset, ImageInfo
     from .cityscapes import Cityscapes
     from .coco import Coco
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .loader import Loader
     from .lvis import Lvis
     from .mixing import mix
+    from .packed import Parquet, Shards
     from .sample import Sample
     from .sampling import (
         AttributeShares,
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
         RepeatFactor,
     )
     from .shapes import Shapes
+    from .tables import Csv
     from .transforms import Preprocessing
     from .voc import Voc
     from .wider_face import WiderFace
+    from .yolo import Yolo
 
     from_fiftyone: Callable[..., Any]
     to_fiftyone: Callable[..., Any]
@@ -45,22 +49,29 @@ _HOMES = {
     "ClassBalanced": "sampling",
     "ClassShares": "sampling",
     "Coco": "coco",
+    "Csv": "tables",
+    "Cvat": "annotation_tools",
     "DatasetError": "errors",
     "DatasetWarning": "errors",
     "DeepFashion": "deepfashion",
     "DetectionDataset": "base",
     "ImageInfo": "base",
     "InstanceRepeatFactor": "sampling",
+    "LabelMe": "annotation_tools",
     "Loader": "loader",
     "Lvis": "lvis",
     "OnlyWithObjects": "sampling",
+    "Parquet": "packed",
     "Preprocessing": "transforms",
     "RepeatFactor": "sampling",
     "Repeated": "sampling",
     "Sample": "sample",
     "Shapes": "shapes",
+    "Shards": "packed",
+    "Via": "annotation_tools",
     "Voc": "voc",
     "WiderFace": "wider_face",
+    "Yolo": "yolo",
     "concat": "combining",
     "ignoring": "ignore_lists",
     "mix": "mixing",
@@ -75,22 +86,29 @@ __all__ = [
     "ClassBalanced",
     "ClassShares",
     "Coco",
+    "Csv",
+    "Cvat",
     "DatasetError",
     "DatasetWarning",
     "DeepFashion",
     "DetectionDataset",
     "ImageInfo",
     "InstanceRepeatFactor",
+    "LabelMe",
     "Loader",
     "Lvis",
     "OnlyWithObjects",
+    "Parquet",
     "Preprocessing",
     "RepeatFactor",
     "Repeated",
     "Sample",
     "Shapes",
+    "Shards",
+    "Via",
     "Voc",
     "WiderFace",
+    "Yolo",
     "concat",
     "from_fiftyone",
     "ignoring",

@@ -139,13 +139,17 @@ class IndexedDataset:
             path=str(self.path(index)),
         )
 
+    def pixels(self, index: int, size: tuple[int, int] | None) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of an image; adapters whose images lie inside larger files read them here."""
+        return read_image(self.path(index), size)
+
     def __getitem__(self, index: int) -> Sample:
         index = _checked(index, len(self))
         columns, path = self.annotations, self.path(index)
         size = _size(columns, index)
         first = columns.rows(index).start
         rows = first + np.flatnonzero(columns.usable[columns.rows(index)])
-        image = read_image(path, size if size != (0, 0) else None)
+        image = self.pixels(index, size if size != (0, 0) else None)
         size = image.shape[:2]
         limits = np.array([size[1], size[0], size[1], size[0]], np.float64)
         semantic = None
@@ -198,10 +202,7 @@ def settle_faults(index: Index, on_fault: OnFault, file: object) -> Index:
     faults = index.faults
     if faults and on_fault == "raise":
         error = faults[0].error()
-        error.add_note(
-            f"the first of {len(faults)} fault(s) in these annotations; `sdk check` lists them all, and "
-            "on_fault='skip' or 'repair' (--on-fault) goes on without them"
-        )
+        error.add_note(f"{len(faults)} fault(s) in all; open with on_fault='skip' or 'repair' to go on without them")
         raise error
     if faults:
         done = "left out" if on_fault == "skip" else "left out or repaired in memory"

@@ -12,10 +12,12 @@ Other layouts that are recognized: one annotation file beside its images, ``data
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -24,7 +26,7 @@ import numpy as np
 
 from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_faults, with_classes, with_present_images
 from .errors import DatasetError, DatasetWarning, Fault
-from .index import Builder, Index, cached
+from .index import Builder, Index, Texts, cached
 from .json_arrays import JsonArrays
 from .masks import area, bounding_box, check_polygons, check_rle, encode_polygons
 from .proposals import read_proposals
@@ -87,6 +89,8 @@ class Coco(IndexedDataset):
         index = with_classes(settle_faults(index, on_fault, file), classes, file)
         if image_root is None:
             image_root = find_images(index, Path(root) if root is not None else file.parent, file, name)
+        if len(index.annotations.image_ids) and not has_images(index, image_root):
+            index, image_root = by_last_part(index, image_root)
         boxes = None if proposals is None else read_proposals(Path(proposals), index.annotations.image_ids)
         all_ids = index.annotations.image_ids
         index = with_present_images(index, image_root, on_fault)
@@ -127,11 +131,16 @@ def read_instances(
         for place, entry in enumerate(parts.elements("annotations")):
             reader.annotation(place, entry)
     annotations = reader.builder.finish(masks=None)
+    classes, category_ids = reader.classes, reader.category_ids
+    if reader.first_is_group():
+        # Label 0 is on no object, so that the others only move down.
+        annotations = annotations.relabel(np.arange(len(classes)) - 1)
+        classes, category_ids = classes[1:], category_ids[1:]
     return Index(
         annotations=annotations,
-        classes=reader.classes,
-        category_ids=reader.category_ids,
-        fingerprint=fingerprint_of(annotations, reader.classes),
+        classes=classes,
+        category_ids=category_ids,
+        fingerprint=fingerprint_of(annotations, classes),
         faults=tuple(reader.faults),
     )
 
@@ -146,6 +155,9 @@ class _Reader:
         self.classes: tuple[str, ...] = ()
         self.category_ids: tuple[int, ...] = ()
         self._names: dict[int, str] = {}
+        self._parents: dict[int, str] = {}
+        self._used: set[int] = set()
+        self._files: dict[str, int] = {}
         self._labels: dict[int, int] = {}
         self._images: dict[Any, int] = {}
         self._sizes: list[tuple[int, int]] = []
@@ -154,11 +166,17 @@ class _Reader:
     def category(self, place: int, entry: Any) -> None:
         where = f"categories[{place}]"
         category_id, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
-        if not (_is_whole(category_id) and isinstance(name, str)):
+        if not (_is_whole(category_id) or _is_digits(category_id)) or not isinstance(name, str):
             raise DatasetError("not a category", file=self.file, where=where, found=entry, expected="an id and a name")
-        if category_id in self._names or name in self._names.values():
+        category_id, parent = int(category_id), str(entry.get("supercategory"))
+        same = next((known for known, other in self._names.items() if other == name), None)
+        if same == 0 and category_id != 0 and parent == name:
+            # Some tools list the super-category first, under the name of its only class.
+            del self._names[same], self._parents[same]
+            same = None
+        if category_id in self._names or same is not None:
             raise DatasetError("category is given twice", file=self.file, where=where, field="id, name", found=entry)
-        self._names[int(category_id)] = name
+        self._names[category_id], self._parents[category_id] = name, parent
 
     def settle_categories(self) -> None:
         self.category_ids = tuple(sorted(self._names))
@@ -166,6 +184,12 @@ class _Reader:
         self._labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
         if not self.classes:
             raise DatasetError("there are no categories", file=self.file, field="categories")
+
+    def first_is_group(self) -> bool:
+        """Whether category 0 only groups the others: it is their super-category, and on no object (Roboflow)."""
+        if self.category_ids[0] != 0 or len(self.classes) == 1 or 0 in self._used:
+            return False
+        return self.classes[0] in {parent for category_id, parent in self._parents.items() if category_id != 0}
 
     def image(self, place: int, entry: Any, image_name: Callable[[dict[str, Any]], str | None]) -> None:
         if not isinstance(entry, dict):
@@ -188,7 +212,10 @@ class _Reader:
         if not (_is_whole(h) and _is_whole(w) and 0 < h < 2**31 and 0 < w < 2**31):
             self._fault("image without size", where, "height, width", (h, w), "positive whole numbers")
             return
+        # Tools of Windows write their own separators.
+        name = name.replace("\\", "/")
         self._images[image_id] = self.builder.image(image_id, (int(h), int(w)), name)
+        self._files[Path(name).name] = self._files[name] = self._images[image_id]
         self._sizes.append((int(h), int(w)))
 
     def annotation(self, place: int, entry: Any) -> None:
@@ -205,6 +232,9 @@ class _Reader:
             self._fault("duplicate annotation id", f"annotations[{place}] id {annotation_id}", "id", annotation_id)
             return
         image = self._lookup(self._images, entry.get("image_id"))
+        if image is None and isinstance(entry.get("image_id"), str):
+            # Some tools name the file instead of its id.
+            image = self._files.get(entry["image_id"])
         if image is None:
             self._fault("unknown image", where, "image_id", entry.get("image_id"), "the id of an image in the file")
             return
@@ -226,6 +256,7 @@ class _Reader:
             return
         x, y, w, h = box
         self._annotation_ids.add(annotation_id)
+        self._used.add(label)
         self.builder.annotation(
             annotation_id,
             image,
@@ -311,7 +342,14 @@ class _Reader:
 
     @staticmethod
     def _lookup(known: dict[Any, int], key: Any) -> int | None:
-        return known.get(key) if (_is_whole(key) or isinstance(key, str)) else None
+        """The value of an id, which may stand as a number in one place and as its digits in another."""
+        if not (_is_whole(key) or isinstance(key, str)):
+            return None
+        if key in known:
+            return known[key]
+        if isinstance(key, str):
+            return known.get(int(key)) if _is_digits(key) else None
+        return known.get(str(int(key)))
 
     def _fault(
         self, kind: str, where: str, field: str | None = None, found: object = None, expected: object = None
@@ -326,6 +364,10 @@ def _is_whole(value: Any) -> TypeGuard[int]:
     if isinstance(value, bool):
         return False
     return (isinstance(value, int) and abs(value) < 2**62) or (isinstance(value, float) and value.is_integer())
+
+
+def _is_digits(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 18
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -431,7 +473,30 @@ def find_images(index: Index, root: Path, file: Path, name: str) -> Path:
     for folder in candidates:
         if folder.is_dir() and has_images(index, folder):
             return folder
+    for folder in sorted(root.iterdir()):
+        # Any other folder of images.
+        if folder.is_dir() and folder not in candidates and has_images(index, folder):
+            return folder
     return next((folder for folder in candidates if folder.is_dir()), root)
+
+
+def image_names(file: Path, most: int = 50) -> list[str]:
+    """File names of the first images of an annotation file."""
+    entries = itertools.islice(JsonArrays(file).elements("images"), most)
+    names = (entry.get("file_name") for entry in entries if isinstance(entry, dict))
+    return [name.replace("\\", "/") for name in names if isinstance(name, str)]
+
+
+def by_last_part(index: Index, folder: Path) -> tuple[Index, Path]:
+    """The index with the last parts of the image names, where only these are found: the folders were another
+    machine's. Else the index and the folder as they are."""
+    files = index.annotations.image_files
+    names = [Path(files[i]).name for i in range(len(files))]
+    short = replace(index, annotations=replace(index.annotations, image_files=Texts.of(names)), folder=None)
+    for place in (folder, folder / "images", folder.parent / "images"):
+        if len(set(names)) == len(names) and place.is_dir() and has_images(short, place):
+            return short, place
+    return index, folder
 
 
 def has_images(index: Index, folder: Path) -> bool:

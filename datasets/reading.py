@@ -20,7 +20,11 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     stored have it: then the annotations were drawn on those. Raises DatasetError for a missing, truncated or
     unreadable file and for one of another size.
     """
-    data = read_bytes(path)
+    return decode_image(read_bytes(path), path, size)
+
+
+def decode_image(data: bytes, path: Path | str, size: tuple[int, int] | None = None) -> np.ndarray:
+    """As ``read_image``, of the content of a file; ``path`` is for error texts."""
     if not is_complete(data):
         raise DatasetError("image file is truncated", file=path, found=f"{len(data)} bytes without an end marker")
     image = _decode(data, cv2.IMREAD_COLOR_RGB)

@@ -5,7 +5,8 @@ Official layout::
     VOCdevkit/VOC2007/Annotations/000005.xml  JPEGImages/000005.jpg  ImageSets/Main/trainval.txt
     VOCdevkit/VOC2012/...
 
-A flat folder holds ``Annotations``, ``JPEGImages`` and perhaps ``ImageSets/Main`` itself.
+A flat folder holds ``Annotations``, ``JPEGImages`` and perhaps ``ImageSets/Main`` itself. Also read are ``annotations``
+beside ``images``, XML files beside the images (labelImg), and such folders named ``train``, ``valid`` and ``test``.
 
 Coordinates count pixels from 1 and both ends belong to the box (devkit documentation, section 4.2); a ``Sample``'s box
 is therefore (xmin - 1, ymin - 1, xmax, ymax), and the columns keep the stated numbers too.
@@ -37,13 +38,15 @@ from .adapter import (
 from .combining import Concatenation, concat
 from .errors import DatasetError, Fault
 from .index import Builder, Index, cached
+from .listing import by_split_folder
 from .reading import image_header
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".bmp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".bmp", ".JPEG", ".PNG", ".tif", ".tiff", ".webp")
+IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "imgs")
 
 
 class Voc(IndexedDataset):
@@ -71,12 +74,21 @@ class Voc(IndexedDataset):
         on_fault: OnFault = "raise",
     ) -> None:
         root = devkit(Path(root))
-        folders = year_folders(root, years)
+        parts = split_folders(root)
+        if parts:
+            folders = [parts.get(split or "", next(iter(parts.values())))]
+        else:
+            folders = year_folders(root, years)
         lists = sorted({file.stem for folder in folders for file in (folder / "ImageSets" / "Main").glob("*.txt")})
         # The devkit's lists of one class (cow_train.txt) mark images with 1, 0 and -1; they are not splits.
         lists = [name for name in lists if not re.fullmatch(r"\w+_(train|val|trainval|test)", name)]
         splits = None
-        if split is None and lists:
+        if parts and (split is None or split in parts):
+            if split is None and len(parts) > 1:
+                open_split = partial(Voc, root, classes=classes, on_fault=on_fault)
+                splits = Splits(list(parts), open_split, first=self)
+            split = None
+        elif split is None and lists:
             apart = "train" in lists and ("val" in lists or "trainval" not in lists)
             names = {"train": "train" if apart else "trainval", "val": "val", "test": "test"}
             present = [kind for kind, name in names.items() if name in lists] or lists
@@ -87,7 +99,7 @@ class Voc(IndexedDataset):
             if split not in lists:
                 raise DatasetError("no such split", file=root, field="split", found=split, expected=" or ".join(lists))
             folders = [folder for folder in folders if (folder / "ImageSets" / "Main" / f"{split}.txt").is_file()]
-        files = [file for folder in folders for file in sorted((folder / "Annotations").glob("*.xml"))]
+        files = [file for folder in folders for file in sorted(annotations_of(folder).glob("*.xml"))]  # type: ignore[union-attr]
         repair = on_fault == "repair"
         index = cached(
             [*{file.parent for file in files}, *files], ("voc", repair), lambda: read_xml(root, files, repair=repair)
@@ -112,14 +124,14 @@ def devkit(root: Path) -> Path:
     if not root.is_dir():
         raise DatasetError("dataset folder is missing", file=root)
     for folder in (root, root / "VOCdevkit"):
-        if (folder / "Annotations").is_dir() or any(folder.glob("VOC[0-9]*/Annotations")):
+        if folder.is_dir() and annotation_folders(folder):
             return folder
     raise DatasetError("not a Pascal VOC folder", file=root, expected="Annotations/, or VOC<year>/Annotations/")
 
 
 def year_folders(root: Path, years: Sequence[int] | int | None) -> list[Path]:
     """The folders with annotations. Raises DatasetError for a year that is not there."""
-    if (root / "Annotations").is_dir():
+    if annotations_of(root) is not None:
         return [root]
     if years is None:
         return sorted(folder.parent for folder in root.glob("VOC[0-9]*/Annotations"))
@@ -128,6 +140,36 @@ def year_folders(root: Path, years: Sequence[int] | int | None) -> list[Path]:
         if not (folder / "Annotations").is_dir():
             raise DatasetError("no such year", file=folder, expected="a folder with Annotations/")
     return folders
+
+
+def annotation_folders(root: Path) -> list[Path]:
+    """The folders below ``root`` (or itself) that hold VOC annotations: as a devkit, flat, or one a split."""
+    if annotations_of(root) is not None:
+        return [root]
+    years = sorted(folder.parent for folder in root.glob("VOC[0-9]*/Annotations"))
+    return years or list(split_folders(root).values())
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folders of a dataset that has one a split, as Roboflow writes them."""
+    if annotations_of(root) is not None or any(root.glob("VOC[0-9]*/Annotations")):
+        return {}
+    return by_split_folder(root, lambda folder: annotations_of(folder) is not None)
+
+
+def annotations_of(folder: Path) -> Path | None:
+    """Where the XML files of a folder lie: in a folder of annotations, or beside the images."""
+    for name in ("Annotations", "annotations", "xmls", "labels", ""):
+        first = next((folder / name).glob("*.xml"), None)
+        if (name == "Annotations" and (folder / name).is_dir()) or (first is not None and is_voc(first)):
+            return folder / name
+    return None
+
+
+def is_voc(file: Path) -> bool:
+    """Whether the head of an XML file looks like Pascal VOC's."""
+    with open(file, "rb") as stream:
+        return b"<annotation>" in stream.read(4096)
 
 
 def read_xml(root: Path, files: Sequence[Path], *, repair: bool = False) -> Index:
@@ -207,13 +249,15 @@ def parse_xml(file: Path, faults: list[Fault]) -> ElementTree.Element | None:
 
 def _image_file(file: Path, stated: str | None) -> Path:
     """The image of an annotation file: named like the file, else as the annotation says."""
-    folder = file.parent.parent / "JPEGImages"
-    if not folder.is_dir():
-        folder = file.parent
+    above = file.parent.parent
+    folders = [folder for name in IMAGE_FOLDERS if (folder := above / name).is_dir()] + [file.parent]
     names = [file.stem + extension for extension in EXTENSIONS]
     if stated and stated.strip():
-        names.append(Path(stated.strip()).name)
-    return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+        # With folders of another machine, and sometimes without its ending.
+        name = Path(stated.strip().replace("\\", "/")).name
+        names += [name, *(name + extension for extension in EXTENSIONS)]
+    found = (folder / name for folder in folders for name in names if (folder / name).is_file())
+    return next(found, folders[0] / names[0])
 
 
 def read_object(

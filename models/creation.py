@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from ..datasets.opening import open_path
 from .detectors.base import Detector
 from .methods.ld import DistilledDetector
 from .zoo import find_recipe
@@ -40,12 +41,14 @@ def create(
 ) -> Detector:
     """A detector by the published name of its row, such as ``paa_r50_fpn_1.5x_coco``.
 
-    num_classes: a number, or a dataset whose classes are counted; the row's own where absent.
+    num_classes: a number, or a dataset (or the path of one) whose classes are counted; the row's own where absent.
     weights: ``published`` (the row's checkpoint), ``backbone`` (the pretrained backbone it was trained from), a
     file, or None (random, nothing is downloaded). With another class count than the checkpoint's the class layers
     start fresh, and this is said. A distilled detector's teacher is loaded once training starts, unless ``weights`` is
     None. seed: decides all fresh weights; PyTorch's own state decides them, and goes on, where absent.
     """
+    if isinstance(num_classes, str | PathLike):
+        num_classes = open_path(str(num_classes))
     recipe = find_recipe(name)
     count = class_count(num_classes, recipe.num_classes)
     model: Detector = seeded(seed, lambda: recipe.build(count))  # type: ignore[assignment]

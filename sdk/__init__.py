@@ -13,6 +13,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import datasets, evaluators, models, ops
+    from .opening import open_dataset as open
     from .results.run import Run
     from .verbs.check import check
     from .verbs.doctor import doctor
@@ -32,6 +33,7 @@ __all__ = [
     "explore",
     "fit",
     "models",
+    "open",
     "ops",
     "predict",
 ]
@@ -49,6 +51,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "open":
+        # In its own module it has a name that hides nothing of Python's.
+        return import_module(".opening", __name__).open_dataset
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     if name in __all__:

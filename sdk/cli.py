@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SdkError, DatasetError, ValueError, FileNotFoundError) as error:
         if options.traceback:
             raise
-        print(f"sdk {options.verb}: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+        print(f"sdk {options.verb}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has seen enough; nothing is left to flush at exit.
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("sdk", description="Train, score and look at detectors on your dataset.")
     top.add_argument("--traceback", action="store_true", help="show where an error comes from")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="verb")
-    dataset = "a folder, or kind:folder (coco, lvis, voc, cityscapes, wider_face, deepfashion); shapes needs no folder"
+    dataset = "a folder or annotation file in any layout, or kind:path (coco, yolo, voc ...); shapes needs no folder"
     trained = "a run folder, a .safetensors file, or a name of the zoo"
     predicted = "what was predicted: a .json file of COCO results, or a folder of the protocol's own text files"
 
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("dataset", nargs="?", help=dataset)
     fit.add_argument("model", nargs="?", help="a name of the zoo (`sdk zoo` lists them), or a run folder to start from")
     fit.add_argument("--replay", metavar="RUN", help="run the step again at which a run met NaN; say where it begins")
-    _on_fault(fit)
+    _faults(fit)
     fit.add_argument("--out", help="run folder (default: runs/<model>)")
     fit.add_argument("--resume", action="store_const", const="auto", help="go on from the run folder's last state")
     for name, kind, what in (
@@ -71,7 +71,6 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--leaks", choices=("warn", "raise", "ignore"), default="warn", help="images of training in validation too"
     )
-    fit.add_argument("--profile", action="store_true", help="write where the time of a step goes to RUN/profile")
     fit.add_argument("--precision", choices=("32", "bf16", "16"), help="default: the recipe's")
     fit.add_argument("--devices", type=_devices, default="auto", help="how many, or which as 0,1 (default: all GPUs)")
     fit.add_argument("--strategy", default="auto", help="of Lightning Fabric, such as ddp (default: auto)")
@@ -80,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("dataset", help=dataset)
     evaluate.add_argument("what", help=f"{trained}, or {predicted}")
     _scoring(evaluate)
+    _faults(evaluate)
     _views(evaluate)
     evaluate.add_argument("--out", help="folder for the report with pictures")
 
@@ -89,7 +89,6 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", help="folder for pictures with the detections")
     predict.add_argument("--score-threshold", type=float, default=0.3)
     predict.add_argument("--device")
-    predict.add_argument("--profile", metavar="FOLDER", help="write where the time of an image goes to this folder")
     _views(predict)
 
     explore = _verb(verbs, "explore", _explore, "look at ground truth and predictions in the FiftyOne App")
@@ -148,17 +147,12 @@ def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser
     return made
 
 
-def _on_fault(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--on-fault",
-        choices=("raise", "skip", "repair"),
-        default="raise",
-        help="what a broken annotation does (default: raise)",
-    )
+def _faults(verb: argparse.ArgumentParser) -> None:
+    choices = ("raise", "skip", "repair")
+    verb.add_argument("--on-fault", choices=choices, default="raise", help="what a broken annotation does")
 
 
 def _scoring(verb: argparse.ArgumentParser) -> None:
-    _on_fault(verb)
     verb.add_argument("--split", choices=("train", "val", "test"), help="default: val")
     verb.add_argument("--protocol", help="coco, voc, lvis ... (default: the dataset's own)")
     verb.add_argument("--batch-size", type=int, default=1)
@@ -201,7 +195,6 @@ def _fit(options: argparse.Namespace) -> int:
 
     from . import Run, fit
     from .errors import SdkError
-    from .opening import open_dataset
 
     if options.replay:
         from .training.failures import replay
@@ -211,24 +204,20 @@ def _fit(options: argparse.Namespace) -> int:
     if options.model is None:
         raise SdkError("expected a dataset and a model: sdk fit DATASET MODEL")
     model = Run(options.model) if Path(options.model).is_dir() else options.model
-    taken = ("verb", "run", "traceback", "dataset", "model", "replay", "on_fault")
-    fit(
-        open_dataset(options.dataset, options.on_fault),
-        model,
-        **{k: v for k, v in vars(options).items() if k not in taken},
-    )
+    taken = ("verb", "run", "traceback", "dataset", "model", "replay")
+    fit(options.dataset, model, **{k: v for k, v in vars(options).items() if k not in taken})
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from . import evaluate
-    from .opening import open_dataset
     from .reports.text import as_text
 
     report = evaluate(
-        open_dataset(options.dataset, options.on_fault),
+        options.dataset,
         options.what,
         split=options.split,
+        on_fault=options.on_fault,
         protocol=options.protocol,
         batch_size=options.batch_size,
         workers=options.workers,
@@ -251,7 +240,6 @@ def _predict(options: argparse.Namespace) -> int:
         tta=_tta(options),
         out=options.out,
         draw_threshold=options.score_threshold,
-        profile=options.profile,
     )
     for prediction in found if isinstance(found, list) else [found]:
         print(prediction.path)
@@ -262,10 +250,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _explore(options: argparse.Namespace) -> int:
     from . import explore
-    from .opening import open_dataset
 
     session = explore(
-        open_dataset(options.dataset, options.on_fault),
+        options.dataset,
         _models(options.what),
         split=options.split,
         protocol=options.protocol,
@@ -303,10 +290,10 @@ def _models(given: list[str]) -> dict[str, str] | str | None:
 
 def _check(options: argparse.Namespace) -> int:
     from . import check
-    from .opening import open_dataset
 
-    dataset = open_dataset(options.dataset, on_fault="skip")
-    report = check(dataset, decode=options.decode, leaks=options.leaks, out=options.out, sampler=options.sampler)
+    report = check(
+        options.dataset, decode=options.decode, leaks=options.leaks, out=options.out, sampler=options.sampler
+    )
     print(report)
     return 0 if report.ok else 1
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.profiler import record_function
 
 from ..dense.head import DenseHead
 from ..settings import without_suppression
@@ -27,9 +26,7 @@ class SingleStageDetector(Detector):
         return full_precision(self.bbox_head(self.neck(self.backbone(images.pixels))))
 
     def forward(self, images: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
-        outputs = self.outputs(images)
-        with record_function("losses"):
-            return self.bbox_head.loss(outputs, images, targets)
+        return self.bbox_head.loss(self.outputs(images), images, targets)
 
     def predict(self, images: ImageBatch) -> list[Detections]:
         return self.bbox_head.predict(self.outputs(images), images, self.test)

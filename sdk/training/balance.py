@@ -55,7 +55,7 @@ def tell_one_sided(train: DetectionDataset, scored_on: DetectionDataset) -> None
     here, there = (np.bincount(image_classes(part).values, minlength=classes) > 0 for part in (train, scored_on))
     for label, where in ((here & ~there, "training set"), (there & ~here, "validation set")):
         if label.any():
-            say(f"only in the {where}: {listed([train.classes[i] for i in np.flatnonzero(label)])}")
+            say(f"only in the {where}: {listed([str(train.classes[i]) for i in np.flatnonzero(label).tolist()])}")
 
 
 def leaked(train: DetectionDataset, scored_on: DetectionDataset | None, leaks: str) -> str | None:

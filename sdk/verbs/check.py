@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..datasets.base import DetectionDataset
 from ..datasets.checking import CheckReport, Mode
 from ..datasets.checking import check as find_faults
+from ..opening import open_dataset
 from ..reports.progress import say
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    dataset: DetectionDataset,
+    dataset: Any,
     *,
     mode: Mode = "report",
     decode: bool = False,
@@ -30,7 +30,8 @@ def check(
     Nothing on disk is changed.
 
     Args:
-        dataset: any DetectionDataset; of several splits the others are looked through for the same images.
+        dataset: a path or a dataset, as of ``sdk.open``; of several splits the others are looked through for the same
+            images.
         mode: ``report``; ``raise`` the first error; ``skip`` or ``repair`` for a dataset without the faults, in memory
             (``report.dataset``).
         decode: also decode every image.
@@ -44,6 +45,7 @@ def check(
     Raises:
         DatasetError: with ``mode="raise"``.
     """
+    dataset = open_dataset(dataset, on_fault="skip")
     report = find_faults(dataset, mode=mode, decode=decode, leaks=leaks)
     if out is not None:
         from ..reports.pictures import draw_pairs

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..datasets.adapter import OnFault
 from ..evaluators.analysis import confusion_matrix
 from ..evaluators.base import Report
 from ..evaluators.choosing import NamedProtocol
@@ -28,6 +29,7 @@ def evaluate(
     what: Any,
     *,
     split: str | None = None,
+    on_fault: OnFault = "raise",
     protocol: NamedProtocol | None = None,
     batch_size: int = 1,
     workers: int | None = None,
@@ -38,11 +40,11 @@ def evaluate(
     """Scores a detector, or what it predicted, by the dataset's own protocol.
 
     Args:
-        dataset: a DetectionDataset; where it carries splits, ``val`` is scored.
+        dataset: a path, a dataset, or a list of these, as of ``sdk.open``; where it carries splits, ``val`` is scored.
         what: a Run or its folder, a detector, a weights file, a name of the zoo, or predictions: a ``.json`` file in
             the form of COCO results, or a folder of the protocol's own text files (Pascal VOC, WIDER FACE,
             Cityscapes).
-        split: ``train``, ``val`` or ``test`` instead.
+        split: ``train``, ``val`` or ``test`` instead. on_fault: ``raise``, ``skip`` or ``repair`` broken annotations.
         protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own, or a variation of one, such as
             ``sdk.evaluators.Coco(max_detections=(1, 10, 300))``.
         batch_size, workers: of the loader.
@@ -56,7 +58,7 @@ def evaluate(
         ClassMismatch: when the detector's classes are not the dataset's.
         RunError: when ``what`` is nothing that can be scored.
     """
-    scored_on = scored_split(dataset, split)
+    scored_on = scored_split(dataset, split, on_fault, drawn=not are_predictions(what))
     trained = None
     if are_predictions(what):
         evaluator = read_predictions(scored_on, Path(what), protocol)

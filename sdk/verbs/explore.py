@@ -33,7 +33,7 @@ def explore(
     The same dataset opens at once the next time, with its tags; so do the predictions of the same weights or file.
 
     Args:
-        dataset: a DetectionDataset; where it carries splits, ``val`` is shown, or ``split``.
+        dataset: a path or a dataset, as of ``sdk.open``; where it carries splits, ``val`` is shown, or ``split``.
         what: a Run or its folder, a detector, a weights file, a name of the zoo, a COCO results file (for every
             protocol), a folder of the protocol's own text files (Pascal VOC, WIDER FACE, Cityscapes), or the
             Detections of all images; none shows the ground truth alone. A mapping from names to these compares several:

@@ -11,20 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.profiler import record_function
 
-from ..datasets.base import DetectionDataset
+from ..datasets.adapter import OnFault
 from ..datasets.loader import Loader
 from ..datasets.sampling import Sampler
-from ..errors import RunError, require_count, require_same_classes
+from ..errors import RunError, require_same_classes
 from ..inference.batching import Collate, require_readable
 from ..inference.running import default_workers, examples
-from ..inference.scoring import scorable, score
+from ..inference.scoring import score
 from ..models.recipe import Recipe
 from ..opening import training_splits
 from ..reports.curves import draw_curves
 from ..reports.pictures import draw_examples
-from ..reports.profile import Profiler
 from ..reports.progress import Progress, say
 from ..reports.text import headline
 from ..results.files import write_json
@@ -45,7 +43,8 @@ def fit(
     dataset: Any,
     model: Any,
     *,
-    validation: DetectionDataset | None = None,
+    validation: Any = None,
+    on_fault: OnFault = "raise",
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -67,15 +66,15 @@ def fit(
     save_minutes: float | None = None,
     keep_last: int = 2,
     keep_best: int = 1,
-    profile: bool = False,
 ) -> Run:
     """Trains a detector by its recipe, scores it after every epoch, and keeps the best and the last weights.
 
     Args:
-        dataset: a DetectionDataset; where it carries splits, ``train`` is learnt from and ``val`` scored.
+        dataset: a path, a dataset, or a list of these, as of ``sdk.open``; where it carries splits, ``train`` is learnt
+            from and ``val`` scored.
         model: a detector, a name of the zoo (the head gets the dataset's classes), a Run to start from, or a ``.pth``
             checkpoint of MMDetection (classes that the dataset has too are kept).
-        validation: what to score instead.
+        validation: what to score instead. on_fault: ``raise``, ``skip`` or ``repair`` broken annotations.
         epochs, batch_size (images per device and pass), precision (``32``, ``bf16`` or ``16``), ema_decay: instead of
             the recipe's. ``accumulate`` passes make one step.
         lr: learning rate at this training's total batch size; by default the recipe's, scaled linearly with the total
@@ -94,8 +93,6 @@ def fit(
         resume: ``auto`` goes on from the run folder's last state where there is one.
         save_every, save_minutes: steps or minutes between saved states, besides the one after every epoch.
         keep_last, keep_best: how many of the newest states stay, and how many epochs' weights, those that scored best.
-        profile: watch some steps, and write where their time goes into ``profile`` in the run folder: a table, and a
-            trace that https://ui.perfetto.dev opens.
 
     Returns:
         The run, with its best weights.
@@ -107,12 +104,8 @@ def fit(
         KeyboardInterrupt, SystemExit: on SIGINT or SIGTERM, after the state was saved.
     """
     require_positive(epochs=epochs, accumulate=accumulate, lr=lr)
-    for name, number, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if number is not None:
-            require_count(name, number, least)
     saving = Saving(save_every, save_minutes, keep_last, keep_best)
-    train, scored_on = training_splits(dataset, validation)
-    scored_on = scorable(scored_on)
+    train, scored_on = training_splits(dataset, validation, on_fault)
     if isinstance(model, str) and not Path(model).exists():
         from .. import models
 
@@ -185,16 +178,12 @@ def fit(
         training.restore()
     log = MetricsLog(folder, training.step) if fabric.is_global_zero else None
     progress = Progress(plan.steps, plan.total_batch_size, start=training.step, shown=fabric.is_global_zero)
-    profiler = Profiler(folder / "profile" if profile and fabric.is_global_zero else None)
-    with Watch(fabric), Interruption(fabric) as interruption, progress, profiler:
+    with Watch(fabric), Interruption(fabric) as interruption, progress:
         while training.epoch < plan.epochs and not (patience and training.epochs_without_gain >= patience):
             loader.set_epoch(training.epoch, start_batch=(training.step - training.epoch_start) * accumulate)
-            for group in profiler.steps(grouped(loader, accumulate)):
-                with record_function("to device"):
-                    group = [batch.to(fabric.device, non_blocking=True) for batch in group]
-                training.train_step(group)
-                with record_function("figures"):
-                    tell_steps(training.finished(), progress, log, plan)
+            for group in grouped(loader, accumulate):
+                training.train_step([batch.to(fabric.device, non_blocking=True) for batch in group])
+                tell_steps(training.finished(), progress, log, plan)
                 stop, save = interruption.agreed(training.save_is_due())
                 if save or stop:
                     tell_steps(training.finished(wait=True), progress, log, plan)

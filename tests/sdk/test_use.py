@@ -259,10 +259,10 @@ def test_what_the_command_line_explores(folder, tmp_path, monkeypatch, capsys):
             asked.append(seconds)
 
     def explore(dataset, what, **settings):
-        asked.append((len(dataset.val), what, settings))
+        asked.append((len(sdk.open(dataset).val), what, settings))
         return Session()
 
-    monkeypatch.setattr(import_module("sdk.explore"), "explore", explore)
+    monkeypatch.setattr(import_module("sdk.verbs.explore"), "explore", explore)
     monkeypatch.chdir(tmp_path)
     odd = tmp_path / "lr=0.1.json"
     odd.write_text("[]")

@@ -1,0 +1,319 @@
+"""Datasets whose images lie inside larger files: tar shards (WebDataset) and Parquet (Hugging Face's layouts).
+
+A shard holds, under one key, an image and a JSON of its objects: ``000001.jpg``, ``000001.json`` with
+``{"objects": {"bbox": [[x, y, w, h], ...], "category": [...]}}``, or a list of ``{"bbox", "category"}``, or
+``{"boxes", "labels"}``; ``classes.txt`` or ``{"names"}`` beside it name the labels.
+
+A Parquet file has a column ``image`` (bytes, a path, or a struct of both) and a struct ``objects`` with ``bbox``
+(x, y, width, height in pixels) and ``category`` (label or name), as of the ``datasets`` package's object detection.
+Class names stand in the file's metadata (features), in ``classes.txt`` beside it, or are the numbers.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from .errors import DatasetError
+from .listing import SPLIT_FOLDERS, ListedDataset, Listing, file_state, in_order
+from .reading import decode_image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+class PackedDataset(ListedDataset):
+    """A dataset whose images are read from inside its files; an image's file is ``shard::member``."""
+
+    has_files: ClassVar[bool] = False
+
+    def pixels(self, index: int, size: tuple[int, int] | None) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of an image."""
+        name = self.annotations.image_files[index]
+        shard, _, member = name.partition("::")
+        return decode_image(self.content(self.image_root / shard, member), f"{self.image_root / shard}::{member}", size)
+
+    @classmethod
+    def content(cls, shard: Path, member: str) -> bytes:
+        """The bytes of an image inside a file."""
+        raise NotImplementedError
+
+
+class Shards(PackedDataset):
+    """Tar shards in the WebDataset convention, scored by the COCO protocol; root: a ``.tar`` file or their folder."""
+
+    layout: ClassVar[str] = "webdataset"
+
+    @classmethod
+    def parts(cls, root: Path) -> dict[str, Any]:
+        return _by_split(root, "*.tar")
+
+    @classmethod
+    def state(cls, root: Path, sources: Any) -> str:
+        return file_state(sources)
+
+    @classmethod
+    def read(cls, root: Path, sources: Any) -> Listing:
+        base = root if root.is_dir() else root.parent
+        listing = Listing(base)
+        names = _class_list(base)
+        for shard in sources:
+            for key, members in _groups(shard):
+                image = next((suffix for suffix in SUFFIXES if suffix in members), None)
+                if image is None:
+                    listing.fault("sample without image", shard, key, found=sorted(members), expected=SUFFIXES)
+                    continue
+                size, name = members[image]
+                stored = f"{shard.relative_to(base).as_posix()}::{name}"
+                place = listing.image(shard, size, _id_of(key), stored)
+                if place is None:
+                    continue
+                told = members.get(".json")
+                for number, (box, label) in enumerate(_objects(told, listing, shard, key), 1):
+                    where = f"{key} object {number}"
+                    text = (
+                        names[int(label)] if names and str(label).isdigit() and int(label) < len(names) else str(label)
+                    )
+                    listing.object(place, text, file=shard, where=where, box=box)
+        return listing
+
+    @classmethod
+    def content(cls, shard: Path, member: str) -> bytes:
+        offset, _, rest = member.partition("+")
+        length, _, _ = rest.partition("@")
+        with open(shard, "rb") as stream:
+            stream.seek(int(offset))
+            return stream.read(int(length))
+
+
+def _groups(shard: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The samples of a shard: image members as (size, place in the file), JSON members as what they say."""
+    groups: dict[str, dict[str, Any]] = {}
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for member in archive:
+                if not member.isfile():
+                    continue
+                folder, _, file = member.name.rpartition("/")
+                stem, _, suffix = file.partition(".")
+                suffix = f".{suffix.lower()}"
+                if suffix not in (*SUFFIXES, ".json"):
+                    continue
+                content = archive.extractfile(member).read()  # type: ignore[union-attr]
+                group = groups.setdefault(f"{folder}/{stem}" if folder else stem, {})
+                if suffix == ".json":
+                    group[suffix] = json.loads(content)
+                else:
+                    group[suffix] = (_size_of(content), f"{member.offset_data}+{member.size}@{file}")
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        raise DatasetError("not a readable shard", file=shard, found=str(error)) from error
+    yield from groups.items()
+
+
+def _objects(told: Any, listing: Listing, shard: Path, key: str) -> list[tuple[tuple[float, ...], Any]]:
+    """Boxes and labels of a sample's JSON, in any of the ways that people write them."""
+    if told is None:
+        return []
+    entries = told.get("objects", told.get("annotations", told)) if isinstance(told, dict) else told
+    try:
+        if isinstance(entries, dict):
+            boxes = entries.get("bbox", entries.get("bboxes", entries.get("boxes", [])))
+            labels = entries.get("category", entries.get("categories", entries.get("labels", entries.get("class"))))
+            form = "corners" if "boxes" in entries and "bbox" not in entries else "size"
+        else:
+            boxes = [entry["bbox"] for entry in entries]
+            labels = [next(entry[name] for name in LABELS if name in entry) for entry in entries]
+            form = "size"
+        if len(boxes) != len(labels or []):
+            raise ValueError(f"{len(boxes)} boxes and {len(labels or [])} labels")
+        return [(_corners(box, form), label) for box, label in zip(boxes, labels or [])]
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
+        listing.fault("not a list of objects", shard, key, found=str(error) or entries)
+        return []
+
+
+LABELS = ("category", "category_name", "label", "class", "name", "category_id")
+
+
+def _corners(box: Sequence[float], form: str) -> tuple[float, float, float, float]:
+    a, b, c, d = map(float, box)
+    return (a, b, c, d) if form == "corners" else (a, b, a + c, b + d)
+
+
+class Parquet(PackedDataset):
+    """Parquet files of object detection, scored by the COCO protocol; root: a ``.parquet`` file or their folder."""
+
+    layout: ClassVar[str] = "parquet"
+
+    @classmethod
+    def parts(cls, root: Path) -> dict[str, Any]:
+        return _by_split(root, "*.parquet")
+
+    @classmethod
+    def state(cls, root: Path, sources: Any) -> str:
+        return file_state(sources)
+
+    @classmethod
+    def read(cls, root: Path, sources: Any) -> Listing:
+        base = root if root.is_dir() else root.parent
+        listing = Listing(base)
+        for file in sources:
+            table = _parquet(file)
+            names = _features(file) or _class_list(base)
+            relative = file.relative_to(base).as_posix()
+            row = 0
+            for batch in table.iter_batches(batch_size=64):
+                for entry in batch.to_pylist():
+                    _parquet_row(listing, file, relative, row, entry, names)
+                    row += 1
+        return listing
+
+    @classmethod
+    def content(cls, shard: Path, member: str) -> bytes:
+        row, _, path = member.partition("@")
+        if path:
+            return (shard.parent / path).read_bytes()
+        table, wanted = _parquet(shard), int(row)
+        for group in range(table.metadata.num_row_groups):
+            count = table.metadata.row_group(group).num_rows
+            if wanted < count:
+                column = table.read_row_group(group, columns=["image"]).column("image")
+                return _image_of(column[wanted].as_py(), shard)[0]
+            wanted -= count
+        raise DatasetError("no such row", file=shard, found=row)
+
+
+def _parquet_row(listing: Listing, file: Path, relative: str, row: int, entry: dict, names: Sequence[str]) -> None:
+    where = f"row {row}"
+    try:
+        content, path = _image_of(entry.get("image"), file)
+    except (DatasetError, OSError) as error:
+        listing.fault("row without image", file, where, found=str(error))
+        return
+    size = entry.get("height"), entry.get("width")
+    if not all(isinstance(edge, int) and edge > 0 for edge in size):
+        size = _size_of(content)
+    given = entry.get("image_id", entry.get("id"))
+    image_id = given if isinstance(given, (int, str)) else (Path(path).stem if path else row)
+    stored = f"{relative}::{row}@{'' if _has_bytes(entry['image']) else path}"
+    place = listing.image(file, size, image_id, stored)  # type: ignore[arg-type]
+    if place is None:
+        return
+    objects = entry.get("objects") or {}
+    if not isinstance(objects, Mapping):
+        objects = {key: [one.get(key) for one in objects] for key in objects[0]}
+    boxes = objects.get("bbox") or []
+    labels = next((objects[name] for name in (*LABELS, "categories", "labels") if name in objects), [])
+    if len(labels) != len(boxes):
+        listing.fault("boxes without label", file, where, found=f"{len(boxes)} boxes and {len(labels)} labels")
+        return
+    ids, crowds, ignored, polygons = (
+        objects.get(name) or [None] * len(boxes) for name in ("id", "iscrowd", "ignore", "segmentation")
+    )
+    for number, (box, label) in enumerate(zip(boxes, labels)):
+        listing.object(
+            place,
+            _name_of(label, names),
+            file=file,
+            where=f"{where} object {number + 1}",
+            box=_corners(box, "size"),
+            polygons=polygons[number],
+            annotation_id=ids[number],
+            crowd=bool(crowds[number]),
+            ignore=bool(ignored[number]),
+        )
+
+
+def _has_bytes(image: Any) -> bool:
+    return isinstance(image, bytes) or (isinstance(image, Mapping) and image.get("bytes") is not None)
+
+
+def _image_of(image: Any, file: Path) -> tuple[bytes, str]:
+    """Content and path of an ``image`` value."""
+    if isinstance(image, bytes):
+        return image, ""
+    if isinstance(image, str):
+        image = {"path": image}
+    if isinstance(image, Mapping) and image.get("bytes") is not None:
+        return image["bytes"], str(image.get("path") or "")
+    path = Path(str((image or {}).get("path") or ""))
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise DatasetError("an image outside of the dataset", file=file, field="image", found=str(path))
+    return (file.parent / path).read_bytes(), str(path)
+
+
+def _parquet(file: Path) -> Any:
+    try:
+        import pyarrow.parquet as parquet
+    except ModuleNotFoundError as error:
+        raise ImportError("reading Parquet needs pyarrow: pip install 'detection-sdk[parquet]'") from error
+    try:
+        return parquet.ParquetFile(file)
+    except Exception as error:
+        raise DatasetError("not readable as Parquet", file=file, found=str(error)) from error
+
+
+def _features(file: Path) -> list[str]:
+    """Class names of the features that Hugging Face's ``datasets`` writes into the metadata."""
+    metadata = _parquet(file).schema_arrow.metadata or {}
+    try:
+        text = json.loads(metadata.get(b"huggingface", b"{}"))
+    except ValueError:
+        return []
+
+    def names(value: Any) -> list[str]:
+        if isinstance(value, dict):
+            if isinstance(value.get("names"), list):
+                return [str(name) for name in value["names"]]
+            return next((found for one in value.values() if (found := names(one))), [])
+        return next((found for one in value if (found := names(one))), []) if isinstance(value, list) else []
+
+    return names(text)
+
+
+def _by_split(root: Path, pattern: str) -> dict[str, list[Path]]:
+    """Files by the split that their name or folder says."""
+    if root.is_file() and root.suffix != pattern[1:]:
+        return {}
+    files = [root] if root.is_file() else [*sorted(root.glob(pattern)), *sorted(root.glob(f"*/{pattern}"))]
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        folder = "" if file.parent == root else file.parent.name.lower()
+        words = [*file.stem.lower().replace("_", "-").split("-"), folder]
+        split = next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), "")
+        found.setdefault(split, []).append(file)
+    return in_order(found)
+
+
+def _class_list(base: Path) -> list[str]:
+    file = base / "classes.txt"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _name_of(label: Any, names: Sequence[str]) -> str:
+    """The name of a label, which may be a number into the names."""
+    return names[int(label)] if str(label).isdigit() and int(label) < len(names) else str(label)
+
+
+def _id_of(key: str) -> Any:
+    return int(key) if key.isdigit() and str(int(key)) == key else key
+
+
+def _size_of(content: bytes) -> tuple[int, int] | None:
+    """(H, W) of an image in memory as it is shown, or none where it is no image."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            size = image.height, image.width
+            orientation = image.getexif().get(0x0112, 1) if image.format == "JPEG" else 1
+            return size[::-1] if orientation >= 5 else size
+    except (OSError, ValueError, SyntaxError):
+        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        return None if decoded is None else (decoded.shape[0], decoded.shape[1])

@@ -1,0 +1,498 @@
+"""Folders as annotation tools write them, opened by path alone, equal to the same data as COCO."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import sdk
+from sdk.datasets import Coco, DatasetError
+from sdk.datasets.index import columns_of
+from sdk.errors import SdkError
+
+CLASSES = ("cat", "dog")
+SIZES = {"a": (60, 80), "b": (50, 40), "c": (64, 64), "d": (30, 90)}
+# x, y, w, h and class of each object; d has none.
+OBJECTS = {"a": [(10, 20, 30, 25, 0), (2, 3, 7, 9, 1)], "b": [(5, 5, 20, 30, 1)], "c": [(0, 0, 64, 64, 0)], "d": []}
+POLYGONS = {"a": [[10, 20, 40, 20, 40, 45, 10, 45], [2, 3, 9, 3, 9, 12, 2, 12]]}
+
+
+def pixels(name: str) -> np.ndarray:
+    return np.random.default_rng(ord(name)).integers(0, 255, (*SIZES[name], 3), np.uint8)
+
+
+def encoded(name: str, suffix: str = ".png") -> bytes:
+    return cv2.imencode(suffix, cv2.cvtColor(pixels(name), cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def write(folder: Path, names: str = "abcd", suffix: str = ".png") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / f"{name}{suffix}").write_bytes(encoded(name, suffix))
+
+
+def instances(names: str = "abcd", *, prefix: str = "", first_category: int = 1, extra: tuple = ()) -> dict:
+    images, annotations = [], []
+    for number, name in enumerate(names, 1):
+        h, w = SIZES[name]
+        images.append({"id": number, "file_name": f"{prefix}{name}.png", "height": h, "width": w})
+        for x, y, bw, bh, label in OBJECTS[name]:
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": number, "category_id": label + first_category,
+                 "bbox": [x, y, bw, bh], "area": bw * bh, "iscrowd": 0, "segmentation": []}
+            )  # fmt: skip
+    categories = [*extra, *({"id": first_category + i, "name": n} for i, n in enumerate(CLASSES))]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def reference(tmp_path: Path, names: str = "abcd") -> Coco:
+    folder = tmp_path / "reference"
+    write(folder, names)
+    (folder / "instances.json").write_text(json.dumps(instances(names)))
+    return Coco(annotations=folder / "instances.json", images=folder)
+
+
+def objects_of(dataset) -> dict[str, list]:
+    """By the image's name: its boxes and class names, in any order."""
+    columns = columns_of(dataset)
+    found = {}
+    for i in range(len(dataset)):
+        name = columns.image_files[i].split("::")[-1].split("@")[-1]
+        rows = columns.rows(i)
+        boxes = np.round(columns.boxes[rows], 3).tolist()
+        labels = [dataset.classes[label] for label in columns.labels[rows]]
+        key = Path(name).stem if Path(name).stem in SIZES else str(columns.image_ids[i])
+        found[key] = sorted(zip(boxes, labels))
+    return found
+
+
+def assert_same(dataset, expected, *, tolerance: float = 1e-3, images: bool = True) -> None:
+    found, wanted = objects_of(dataset), objects_of(expected)
+    assert found.keys() == wanted.keys()
+    for name, objects in wanted.items():
+        assert [label for _, label in found[name]] == [label for _, label in objects], name
+        for (box, _), (other, _) in zip(found[name], objects):
+            np.testing.assert_allclose(box, other, atol=tolerance)
+    if images:
+        for i in range(len(dataset)):
+            assert dataset[i].image.shape[:2] == tuple(columns_of(dataset).image_sizes[i])
+
+
+def write_roboflow_coco(root: Path) -> None:
+    group = ({"id": 0, "name": "pets", "supercategory": "none"},)
+    for split, names in (("train", "ab"), ("valid", "c"), ("test", "d")):
+        write(root / split, names)
+        content = instances(names, extra=group)
+        for category in content["categories"][1:]:
+            category["supercategory"] = "pets"
+        (root / split / "_annotations.coco.json").write_text(json.dumps(content))
+
+
+def write_cvat_coco(root: Path) -> None:
+    write(root / "images")
+    (root / "annotations").mkdir()
+    (root / "annotations" / "instances_default.json").write_text(json.dumps(instances()))
+
+
+def write_label_studio(root: Path) -> None:
+    write(root / "images")
+    (root / "result.json").write_text(json.dumps(instances(prefix="images\\", first_category=0)))
+
+
+def write_label_studio_uploads(root: Path) -> None:
+    write(root / "images")
+    (root / "result.json").write_text(json.dumps(instances(prefix="/data/upload/7/", first_category=0)))
+
+
+def write_any_json(root: Path) -> None:
+    write(root / "photographs")
+    (root / "my labels.json").write_text(json.dumps(instances()))
+
+
+def write_text_ids(root: Path) -> None:
+    write(root / "images")
+    content = instances()
+    for image in content["images"]:
+        image["id"] = str(image["id"]) if image["id"] % 2 else image["id"]
+    for number, annotation in enumerate(content["annotations"]):
+        annotation["image_id"] = str(annotation["image_id"]) if number % 2 else annotation["image_id"]
+        annotation["id"] = f"object-{annotation['id']}"
+        annotation["category_id"] = str(annotation["category_id"])
+        del annotation["iscrowd"], annotation["segmentation"]
+    (root / "annotations.json").write_text(json.dumps(content))
+
+
+def write_files_as_ids(root: Path) -> None:
+    write(root)
+    content = instances()
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    for annotation in content["annotations"]:
+        annotation["image_id"], annotation["segmentation"] = names[annotation["image_id"]], None
+    (root / "labels.json").write_text(json.dumps(content))
+
+
+def yolo_lines(name: str) -> str:
+    h, w = SIZES[name]
+    lines = [
+        f"{label} {(x + bw / 2) / w} {(y + bh / 2) / h} {bw / w} {bh / h}" for x, y, bw, bh, label in OBJECTS[name]
+    ]
+    return "\n".join(lines)
+
+
+def write_yolo_labels(folder: Path, names: str = "abcd") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if OBJECTS[name]:
+            (folder / f"{name}.txt").write_text(yolo_lines(name) + "\n")
+
+
+def write_yolo(root: Path) -> None:
+    for split, names in (("train", "ab"), ("val", "cd")):
+        write(root / "images" / split, names)
+        write_yolo_labels(root / "labels" / split, names)
+    (root / "data.yaml").write_text(
+        "path: ../datasets/pets\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  1: dog\n"
+    )
+
+
+def write_yolo_roboflow(root: Path) -> None:
+    for split, names in (("train", "ab"), ("valid", "cd")):
+        write(root / split / "images", names)
+        write_yolo_labels(root / split / "labels", names)
+    (root / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['cat', 'dog']\n")
+
+
+def write_yolo_lists(root: Path) -> None:
+    write(root / "images")
+    write_yolo_labels(root / "labels")
+    (root / "train.txt").write_text("./images/a.png\n./images/b.png\n")
+    (root / "val.txt").write_text("/home/someone/pets/images/c.png\nimages/d.png\n")
+    (root / "pets.yaml").write_text("path: /home/someone/pets\ntrain: train.txt\nval: val.txt\nnames: [cat, dog]\n")
+
+
+def write_darknet(root: Path) -> None:
+    write(root / "obj_train_data")
+    write_yolo_labels(root / "obj_train_data")
+    (root / "obj.names").write_text("cat\ndog\n")
+    (root / "obj.data").write_text("classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+    (root / "train.txt").write_text("".join(f"data/obj_train_data/{name}.png\n" for name in "abcd"))
+
+
+def write_yolo_plain(root: Path) -> None:
+    write(root / "images")
+    write_yolo_labels(root / "labels")
+    (root / "classes.txt").write_text("cat\ndog\n")
+
+
+def voc_xml(name: str, *, stated: str | None = None, shuffled: bool = False) -> str:
+    h, w = SIZES[name]
+    text = f"<annotation><filename>{stated or name + '.png'}</filename>"
+    text += f"<size><width>{w}</width><height>{h}</height><depth>3</depth></size>"
+    for x, y, bw, bh, label in OBJECTS[name]:
+        ends = [("xmin", x + 1), ("ymin", y + 1), ("xmax", x + bw), ("ymax", y + bh)]
+        if shuffled:
+            ends = [ends[2], ends[0], ends[3], ends[1]]
+        box = "".join(f"<{tag}>{value}.0</{tag}>" for tag, value in ends)
+        text += f"<object><name>{CLASSES[label]}</name><bndbox>{box}</bndbox></object>"
+    return text + "</annotation>"
+
+
+def write_voc_beside(root: Path) -> None:
+    write(root)
+    for name in "abcd":
+        (root / f"{name}.xml").write_text(voc_xml(name, stated=f"C:\\pictures\\{name}", shuffled=True))
+
+
+def write_voc_images(root: Path) -> None:
+    write(root / "images")
+    (root / "annotations").mkdir()
+    for name in "abcd":
+        (root / "annotations" / f"{name}.xml").write_text(voc_xml(name, stated="wrong.jpg"))
+
+
+def write_voc_roboflow(root: Path) -> None:
+    for split, names in (("train", "ab"), ("valid", "cd")):
+        write(root / split, names)
+        for name in names:
+            (root / split / f"{name}.xml").write_text(voc_xml(name))
+
+
+def write_devkit(root: Path) -> None:
+    year = root / "VOCdevkit" / "VOC2012"
+    write(year / "JPEGImages")
+    (year / "Annotations").mkdir()
+    (year / "ImageSets" / "Main").mkdir(parents=True)
+    for name in "abcd":
+        (year / "Annotations" / f"{name}.xml").write_text(voc_xml(name))
+    (year / "ImageSets" / "Main" / "train.txt").write_text("a\nb\n")
+    (year / "ImageSets" / "Main" / "val.txt").write_text("c\nd\n")
+
+
+def write_csv(root: Path, header: list[str], row) -> None:
+    write(root / "images")
+    with open(root / "annotations.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for name in "abcd":
+            for one in OBJECTS[name]:
+                writer.writerow(row(name, *one))
+            if not OBJECTS[name]:
+                writer.writerow([f"{name}.png" if value == "image" else "" for value in ["image", *header[1:]]])
+
+
+def write_csv_corners(root: Path) -> None:
+    header = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"]
+    write_csv(root, header, lambda n, x, y, w, h, c: [f"{n}.png", *SIZES[n][::-1], CLASSES[c], x, y, x + w, y + h])
+
+
+def write_csv_shares(root: Path) -> None:
+    header = ["image_path", "label", "x_center", "y_center", "width", "height"]
+
+    def row(n, x, y, w, h, label):
+        ih, iw = SIZES[n]
+        return [f"images/{n}.png", CLASSES[label], (x + w / 2) / iw, (y + h / 2) / ih, w / iw, h / ih]
+
+    write_csv(root, header, row)
+
+
+def write_open_images(root: Path) -> None:
+    header = ["ImageID", "Source", "LabelName", "Confidence", "XMin", "XMax", "YMin", "YMax", "IsGroupOf"]
+
+    def row(n, x, y, w, h, label):
+        ih, iw = SIZES[n]
+        return [n, "x", f"/m/0{label}", 1, x / iw, (x + w) / iw, y / ih, (y + h) / ih, 0]
+
+    write_csv(root, header, row)
+    (root / "class-descriptions-boxable.csv").write_text("/m/00,cat\n/m/01,dog\n")
+
+
+def write_labelme(root: Path) -> None:
+    write(root)
+    for name in "abcd":
+        h, w = SIZES[name]
+        shapes = [
+            {"label": CLASSES[label], "points": [[x, y], [x + bw, y + bh]], "shape_type": "rectangle"}
+            for x, y, bw, bh, label in OBJECTS[name]
+        ]
+        content = {"version": "5.4", "shapes": shapes, "imagePath": f"..\\{name}.png", "imageData": None}
+        (root / f"{name}.json").write_text(json.dumps({**content, "imageHeight": h, "imageWidth": w}))
+
+
+def write_via(root: Path) -> None:
+    write(root)
+    content = {}
+    for name in "abcd":
+        regions = [
+            {"shape_attributes": {"name": "rect", "x": x, "y": y, "width": w, "height": h},
+             "region_attributes": {"class": CLASSES[label]}}
+            for x, y, w, h, label in OBJECTS[name]
+        ]  # fmt: skip
+        content[f"{name}.png999"] = {"filename": f"{name}.png", "size": 999, "regions": regions, "file_attributes": {}}
+    (root / "via_project.json").write_text(json.dumps({"_via_img_metadata": content, "_via_settings": {}}))
+
+
+def write_cvat(root: Path) -> None:
+    write(root / "images")
+    text = "<annotations><version>1.1</version><meta><task><labels>"
+    text += "".join(f"<label><name>{name}</name></label>" for name in CLASSES) + "</labels></task></meta>"
+    for number, name in enumerate("abcd"):
+        h, w = SIZES[name]
+        text += f'<image id="{number}" name="{name}.png" width="{w}" height="{h}">'
+        for x, y, bw, bh, label in OBJECTS[name]:
+            text += f'<box label="{CLASSES[label]}" xtl="{x}" ytl="{y}" xbr="{x + bw}" ybr="{y + bh}" occluded="0"/>'
+        text += "</image>"
+    (root / "annotations.xml").write_text(text + "</annotations>")
+
+
+def write_shards(root: Path) -> None:
+    root.mkdir(exist_ok=True)
+    (root / "classes.txt").write_text("cat\ndog\n")
+    for shard, names in enumerate(("ab", "cd")):
+        with tarfile.open(root / f"pets-{shard:04d}.tar", "w") as archive:
+            for name in names:
+                boxes = [list(one[:4]) for one in OBJECTS[name]]
+                told = {"objects": {"bbox": boxes, "category": [one[4] for one in OBJECTS[name]]}}
+                for suffix, content in ((".png", encoded(name)), (".json", json.dumps(told).encode())):
+                    member = tarfile.TarInfo(f"{name}{suffix}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+
+
+def write_parquet(root: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    root.mkdir(exist_ok=True)
+    rows = [
+        {"image": {"bytes": encoded(name), "path": f"{name}.png"}, "image_id": name,
+         "width": SIZES[name][1], "height": SIZES[name][0],
+         "objects": {"bbox": [list(map(float, one[:4])) for one in OBJECTS[name]],
+                     "category": [one[4] for one in OBJECTS[name]]}}
+        for name in "abcd"
+    ]  # fmt: skip
+    features = {"objects": {"feature": {"category": {"names": list(CLASSES), "_type": "ClassLabel"}}}}
+    table = pa.Table.from_pylist(rows)
+    told = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    parquet.write_table(table.replace_schema_metadata(told), root / "train-00000-of-00001.parquet")
+
+
+WHOLE = {
+    "cvat_coco": write_cvat_coco,
+    "label_studio": write_label_studio,
+    "label_studio_uploads": write_label_studio_uploads,
+    "any_json": write_any_json,
+    "text_ids": write_text_ids,
+    "files_as_ids": write_files_as_ids,
+    "darknet": write_darknet,
+    "yolo_plain": write_yolo_plain,
+    "csv_corners": write_csv_corners,
+    "csv_shares": write_csv_shares,
+    "open_images": write_open_images,
+    "labelme": write_labelme,
+    "via": write_via,
+    "cvat": write_cvat,
+    "shards": write_shards,
+    "parquet": write_parquet,
+}
+SPLIT = {
+    "yolo": write_yolo,
+    "yolo_roboflow": write_yolo_roboflow,
+    "yolo_lists": write_yolo_lists,
+    "voc_roboflow": write_voc_roboflow,
+    "devkit": write_devkit,
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_layout_without_splits(tmp_path, name):
+    WHOLE[name](tmp_path / "own")
+    dataset = sdk.open(str(tmp_path / "own"))
+    assert set(dataset.classes) <= set(CLASSES)
+    assert_same(dataset, reference(tmp_path))
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_a_layout_with_splits(tmp_path, name):
+    SPLIT[name](tmp_path / "own")
+    dataset = sdk.open(tmp_path / "own")
+    assert_same(dataset.train, reference(tmp_path, "ab"))
+    assert_same(dataset.val, reference(tmp_path / "val", "cd"))
+    assert len(sdk.open(tmp_path / "own", split="val")) == 2
+    with pytest.raises(DatasetError, match="no such split"):
+        sdk.open(tmp_path / "own", split="holdout")
+
+
+def test_roboflow_coco_and_its_group(tmp_path):
+    write_roboflow_coco(tmp_path / "own")
+    dataset = sdk.open(tmp_path / "own")
+    assert dataset.classes == CLASSES
+    assert_same(dataset.train, reference(tmp_path, "ab"))
+    assert (len(dataset.val), len(dataset.test)) == (1, 1)
+
+
+@pytest.mark.parametrize("write_it", [write_voc_beside, write_voc_images])
+def test_voc_without_lists_is_split_by_seed(tmp_path, write_it, capsys, monkeypatch):
+    write_it(tmp_path / "own")
+    dataset = sdk.open(tmp_path / "own")
+    # Too few images to draw a split of.
+    assert_same(dataset, reference(tmp_path))
+    monkeypatch.setattr("sdk.opening.LEAST_DRAWN", 2)
+    drawn = sdk.open(tmp_path / "own")
+    assert "drawn for training" in capsys.readouterr().err
+    ids = [{str(columns_of(part).image_ids[i]) for i in range(len(part))} for part in (drawn.train, drawn.val)]
+    assert ids[0] | ids[1] == set("abcd")
+    assert not ids[0] & ids[1]
+
+
+def test_yolo_polygons_and_oriented_boxes(tmp_path):
+    write(tmp_path / "own" / "images", "a")
+    (tmp_path / "own" / "labels").mkdir()
+    h, w = SIZES["a"]
+    shares = [" ".join(str(v / (w, h)[i % 2]) for i, v in enumerate(polygon)) for polygon in POLYGONS["a"]]
+    (tmp_path / "own" / "labels" / "a.txt").write_text(f"0 {shares[0]}\n1 {shares[1]}\n")
+    (tmp_path / "own" / "classes.txt").write_text("cat\ndog\n")
+    dataset = sdk.open(tmp_path / "own")
+    assert_same(dataset, reference(tmp_path, "a"))
+    assert dataset[0].masks.decode().sum(axis=(1, 2)).tolist() == [30 * 25, 7 * 9]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("7 0.5 0.5 0.1 0.1", "unknown class.*'7'"),
+        ("0 0.5 0.5", "neither a box nor a polygon"),
+        ("0 x 0.5 0.1 0.1", "not numbers"),
+        ("0 0.5 0.5 -0.1 0.1", "negative size"),
+        ("0 nan 0.5 0.1 0.1", "not four numbers"),
+    ],
+)
+def test_faults_of_yolo_name_file_and_line(tmp_path, line, message):
+    write_yolo_plain(tmp_path)
+    (tmp_path / "labels" / "b.txt").write_text(f"1 0.5 0.5 0.2 0.2\n{line}\n")
+    with pytest.raises(DatasetError, match=rf"b\.txt, line 2.*{message}"):
+        sdk.open(tmp_path)
+    assert len(columns_of(sdk.open(tmp_path, on_fault="skip"))) == 4
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    write_yolo_plain(tmp_path)
+    assert len(columns_of(sdk.open(tmp_path))) == 4
+    (tmp_path / "labels" / "d.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    assert len(columns_of(sdk.open(tmp_path))) == 5
+    # Another image under the same name has another size.
+    (tmp_path / "images" / "d.png").write_bytes(encoded("a"))
+    assert tuple(columns_of(sdk.open(tmp_path)).image_sizes[3]) == SIZES["a"]
+
+
+def test_what_is_not_recognized_is_told(tmp_path):
+    (tmp_path / "own" / "images").mkdir(parents=True)
+    (tmp_path / "own" / "images" / "a.png").write_bytes(encoded("a"))
+    with pytest.raises(SdkError, match=r"images but no annotations.*found 'images/'.*yolo: data\.yaml"):
+        sdk.open(tmp_path / "own")
+    (tmp_path / "own" / "x.json").write_text('{"images": []}')
+    with pytest.raises(SdkError, match=r"nearest is coco, but x\.json lacks annotations, categories"):
+        sdk.open(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("https://example.org/data", "is an address"),
+        ("nowhere/at/all", "no such folder or file"),
+        (7, "found 7"),
+        (Coco, "the class Coco; make an object"),
+        ((i for i in range(2)), "can be gone through once"),
+        ([], "an empty list"),
+    ],
+)
+def test_what_is_no_dataset(given, message):
+    with pytest.raises(SdkError, match=message):
+        sdk.open(given)
+
+
+def test_a_list_is_mixed_by_class_name(tmp_path):
+    write_yolo(tmp_path / "yolo")
+    write_cvat(tmp_path / "cvat")
+    mixed = sdk.open([(tmp_path / "yolo", 0.5), (tmp_path / "cvat", 0.5)])
+    assert mixed.classes == CLASSES
+    assert (len(mixed.train), len(mixed.val)) == (2 + 4, 2)
+
+
+def test_verbs_and_models_take_paths(tmp_path):
+    write_yolo(tmp_path / "own")
+    model = sdk.models.create("retinanet_tiny_shapes", num_classes=str(tmp_path / "own"), weights=None)
+    assert model.classes == CLASSES
+    report = sdk.check(str(tmp_path / "own"))
+    assert report.ok
+    results = [{"image_id": "c", "category_id": 1, "bbox": [0, 0, 64, 64], "score": 0.9}]
+    (tmp_path / "found.json").write_text(json.dumps(results))
+    assert sdk.evaluate(str(tmp_path / "own"), str(tmp_path / "found.json"))["bbox/AP"] == pytest.approx(1.0)
+    with pytest.raises(SdkError, match="the dataset comes first"):
+        sdk.evaluate(model, str(tmp_path / "own"))
