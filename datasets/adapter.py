@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -59,6 +61,9 @@ class IndexedDataset:
 
     protocol = "coco"
     """Name of the scoring protocol: coco, lvis, voc, cityscapes or wider_face."""
+    absolute_names = True
+    """Whether images may be named by absolute paths to anywhere, as in lists that people make on their own machine.
+    Annotation files that are handed on may not: what they name lies beside them."""
 
     def __init__(
         self,
@@ -123,8 +128,14 @@ class IndexedDataset:
         return len(self.annotations.image_ids)
 
     def path(self, index: int) -> Path:
-        """Where the image lies."""
-        return self.image_root / self.annotations.image_files[_checked(index, len(self))]
+        """Where the image lies. Raises DatasetError for a name that leads out of the dataset, or an address."""
+        index = _checked(index, len(self))
+        name = self.annotations.image_files[index]
+        path = self.image_root / name
+        if ".." in name or "://" in name or (not self.absolute_names and Path(name).is_absolute()):
+            where = f"image {_plain(self.annotations.image_ids[index])!r}"
+            require_inside(self.image_root, name, where, absolute=self.absolute_names)
+        return path
 
     def info(self, index: int) -> ImageInfo:
         """Size and labels of an image without decoding it."""
@@ -219,6 +230,23 @@ def settle_faults(index: Index, on_fault: OnFault, file: object) -> Index:
             stacklevel=4,
         )
     return index
+
+
+def require_inside(root: Path, name: str, where: str, *, absolute: bool = False) -> None:
+    """Raises DatasetError where an image's name is an address, or leads out of the folder that holds ``root``.
+
+    Folders beside ``root`` are inside: some tools write names such as ``../images/1.jpg``. Links are followed as they
+    are. absolute: absolute names may lead anywhere.
+    """
+    if re.match(r"[a-z][a-z0-9+.-]*://", name, re.IGNORECASE):
+        problem, expected = "image is named by an address", "a file: nothing is fetched"
+    else:
+        whole = Path(os.path.abspath(root))
+        holder = whole if whole.parent == whole.parent.parent else whole.parent
+        if (absolute and Path(name).is_absolute()) or Path(os.path.normpath(whole / name)).is_relative_to(holder):
+            return
+        problem, expected = "image lies outside the dataset", f"a path below {holder}"
+    raise DatasetError(problem, file=root, where=where, field="file_name", found=name, expected=expected)
 
 
 def with_present_images(index: Index, folder: Path, on_fault: OnFault) -> Index:

@@ -51,6 +51,8 @@ class Coco(IndexedDataset):
     Raises DatasetError naming file, annotation and field.
     """
 
+    absolute_names = False
+
     def __init__(
         self,
         root: str | Path | None = None,

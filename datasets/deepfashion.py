@@ -43,6 +43,8 @@ class DeepFashion(IndexedDataset):
     Raises DatasetError naming file, annotation and field.
     """
 
+    absolute_names = False
+
     def __init__(
         self,
         root: str | Path | None = None,

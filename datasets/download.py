@@ -7,13 +7,14 @@ their page alone.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tarfile
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from .errors import DatasetError
 
@@ -178,15 +179,39 @@ def _compare(file: Path, checksum: str) -> None:
         )
 
 
+MOST_GROWTH = 1000
+"""An archive whose content is said to be so many times larger than itself, and larger than a gigabyte, is refused."""
+
+
 def unpack(file: Path, folder: Path) -> None:
-    """Unpack a .zip or .tar; nothing is written outside the folder. Raises DatasetError."""
+    """Unpack a .zip or .tar; nothing is written outside the folder. Raises DatasetError.
+
+    Before anything is written, names that lead out of the folder, links and devices among them, are refused, and
+    content that would not fit on the disk or grows out of all proportion.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         if file.suffix == ".zip":
             with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+                _require_harmless(file, folder, [(entry.filename, entry.file_size) for entry in entries])
                 archive.extractall(folder)
         else:
             with tarfile.open(file) as archive:
+                members = archive.getmembers()
+                _require_harmless(file, folder, [(member.name, member.size) for member in members])
                 archive.extractall(folder, filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError, OSError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, OSError, RuntimeError, NotImplementedError) as error:
         raise DatasetError(f"archive cannot be unpacked: {error}", file=file) from error
+
+
+def _require_harmless(file: Path, folder: Path, entries: list[tuple[str, int]]) -> None:
+    for name, _ in entries:
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
+            raise DatasetError("archive with a name that leads out of it; nothing was unpacked", file=file, found=name)
+    size, own, free = sum(size for _, size in entries), file.stat().st_size, shutil.disk_usage(folder).free
+    if size > free or (size > 1e9 and size > MOST_GROWTH * own):
+        found = f"{size / 1e6:.0f} MB in an archive of {own / 1e6:.1f} MB"
+        expected = f"less than {min(free, MOST_GROWTH * own) / 1e6:.0f} MB"
+        raise DatasetError("archive is too large; nothing was unpacked", file=file, found=found, expected=expected)

@@ -41,6 +41,7 @@ class Lvis(IndexedDataset):
     common and frequent. Raises DatasetError naming file, annotation and field.
     """
 
+    absolute_names = False
     protocol = "lvis"
 
     def __init__(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from pathlib import Path
 
 import cv2
@@ -11,6 +13,9 @@ from PIL import Image, UnidentifiedImageError
 from .errors import DatasetError
 
 _EXIF_ORIENTATION = 0x0112
+
+MAX_PIXELS = 178_956_970
+"""Images that say to have more are not decoded: Pillow's limit against small files that fill the memory."""
 
 
 def read_image(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -108,9 +113,22 @@ def _scan_start(data: bytes) -> int | None:
 
 
 def _decode(data: bytes, flags: int) -> np.ndarray | None:
-    if not data:
+    if not data or _pixels(data) > MAX_PIXELS:
         return None
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         return None
+
+
+def _pixels(data: bytes) -> int:
+    """Pixels of an image by its header; 0 where Pillow does not know the format, in which OpenCV has its own limit."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                return image.width * image.height
+    except Image.DecompressionBombError:
+        return MAX_PIXELS + 1
+    except Exception:  # Whatever is wrong with it, OpenCV will say so.
+        return 0
