@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .base import DetectionDataset, ImageInfo
     from .cityscapes import Cityscapes
     from .coco import Coco
-    from .combining import concat, repeat, split, subset
+    from .combining import amended, concat, repeat, split, subset
     from .deepfashion import DeepFashion
     from .errors import DatasetError, DatasetWarning
     from .ignore_lists import ignoring
@@ -72,6 +72,7 @@ _HOMES = {
     "Voc": "voc",
     "WiderFace": "wider_face",
     "Yolo": "yolo",
+    "amended": "combining",
     "concat": "combining",
     "ignoring": "ignore_lists",
     "mix": "mixing",
@@ -109,6 +110,7 @@ __all__ = [
     "Voc",
     "WiderFace",
     "Yolo",
+    "amended",
     "concat",
     "from_fiftyone",
     "ignoring",

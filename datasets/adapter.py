@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import re
@@ -10,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
+from .amending import Amendments, apply_changes, read_amendments
 from .base import ImageInfo, own_evaluator
 from .errors import DatasetError, DatasetWarning
 from .index import RLE, Annotations, Index, Ragged
@@ -79,6 +81,44 @@ class IndexedDataset:
         self.splits: Mapping[str, Any] = splits if splits is not None else {}
         self.semantic_files = semantic_files
         self.proposals = proposals
+        self.amendments: tuple[dict[str, Any], ...] = ()
+
+    def amended(self, *amendments: str | os.PathLike | Amendments) -> Self:
+        """This dataset with changes of its annotations applied, in the order given; see ``datasets.amending``.
+
+        Neither this dataset nor a file is changed. Of a dataset that carries splits, the split with the fingerprint of
+        the changes is amended. The result has a fingerprint of its own and says in ``.amendments`` what was applied.
+
+        Raises DatasetError where changes are for other annotations, or cannot be applied, naming file and change.
+        """
+        dataset = self
+        for one in amendments:
+            file = None if isinstance(one, Amendments) else Path(one)
+            dataset = dataset._amended(one if isinstance(one, Amendments) else read_amendments(one), file)
+        return dataset
+
+    def _amended(self, given: Amendments, file: Path | None) -> Self:
+        result = copy.copy(self)
+        result.splits = {name: result if self.splits[name] is self else self.splits[name] for name in self.splits}
+        if self.fingerprint == given.fingerprint:
+            result._index = apply_changes(self.annotations, self.classes, self.category_ids, given.changes, file)
+            vars(result).pop("_hash", None)
+            authors = sorted({change.author for change in given.changes if change.author})
+            about = {"file": None if file is None else file.name, "changes": len(given), "authors": authors}
+            about |= {"applied_to": given.fingerprint, "fingerprint": result.fingerprint}
+            result.amendments = (*self.amendments, about)
+            return result
+        for name in self.splits:
+            if self.splits[name].fingerprint == given.fingerprint:
+                result.splits |= {name: self.splits[name]._amended(given, file)}
+                return result
+        raise DatasetError(
+            "the changes are for other annotations" + (", and so are those of every split" if self.splits else ""),
+            file=file,
+            field="fingerprint",
+            found=given.fingerprint,
+            expected=self.fingerprint,
+        )
 
     @property
     def annotations(self) -> Annotations:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from .adapter import IndexedDataset, masks_of
+from .amending import Amendments
 from .base import DetectionDataset, ImageInfo, own_evaluator
 from .errors import DatasetError
-from .index import Annotations, columns_of, concatenate
+from .index import Annotations, Index, columns_of, concatenate
 from .leaks import duplicate_groups
 from .sample import Sample
 
@@ -271,3 +274,39 @@ def _dealt(contents: np.ndarray, fractions: Sequence[float], rng: np.random.Gene
             side[members[np.argmin(contents[members, 0])]] = part
     side[side >= len(fractions)] = -1
     return side
+
+
+class Amended(IndexedDataset):
+    """A dataset that keeps no columns of its own to be changed, or one of the user's own class: its images, and its
+    annotations as columns that can be amended."""
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        index = Index(
+            columns_of(dataset), tuple(dataset.classes), tuple(dataset.category_ids), fingerprint=dataset.fingerprint
+        )
+        super().__init__(index=index, image_root=Path())
+        self.dataset = dataset
+        self.protocol = getattr(dataset, "protocol", "coco")
+
+    def path(self, index: int) -> Path:
+        """Where the image lies."""
+        return Path(self.dataset.info(index).path or "")
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        columns = self.annotations
+        all_rows = columns.rows(index % len(self))
+        rows = all_rows.start + np.flatnonzero(columns.usable[all_rows])
+        h, w = sample.size
+        return replace(
+            sample,
+            boxes=np.clip(columns.boxes[rows], 0, [w, h, w, h]).astype(np.float32),
+            labels=columns.labels[rows],
+            ignore=columns.ignore[rows],
+            masks=masks_of(columns, rows, sample.size),
+        )
+
+
+def amended(dataset: Any, *amendments: str | os.PathLike | Amendments) -> Any:
+    """Any dataset with changes of its annotations applied, in the order given; see ``IndexedDataset.amended``."""
+    return (dataset if isinstance(dataset, IndexedDataset) else Amended(dataset)).amended(*amendments)

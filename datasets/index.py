@@ -298,6 +298,31 @@ def concatenate(parts: Sequence[Annotations]) -> Annotations:
     )
 
 
+def insert(columns: Annotations, places: np.ndarray, more: Annotations, more_places: np.ndarray) -> Annotations:
+    """Annotations added to those of the same images and classes; ids become strings where either has strings.
+
+    places, more_places: (M,) and (m,) order that the annotations of one image have.
+    """
+    images = np.concatenate([columns.image_of(), more.image_of()])
+    order = np.lexsort((np.concatenate([places, more_places]), images))
+
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([getattr(columns, name), getattr(more, name)])
+
+    segments = None
+    if columns.segments is not None:
+        parts = [(part.segments or _no_segments(len(part))).compact() for part in (columns, more)]
+        segments = _concatenate_segments(parts)
+    joined = replace(
+        columns,
+        annotation_ids=id_array([*columns.annotation_ids.tolist(), *more.annotation_ids.tolist()]),
+        **{name: column(name) for name in ("boxes", "stated_boxes", "labels", "ignore", "crowd", "usable", "areas")},
+        segments=segments,
+    )
+    offsets = _offsets(np.bincount(images, minlength=len(columns.image_ids)))
+    return replace(joined._take(order), image_offsets=offsets)
+
+
 def columns_of(dataset: DetectionDataset) -> Annotations:
     """The ground truth columns of any dataset: its ``annotations`` where it has them, else read from its samples."""
     own = getattr(dataset, "annotations", None)

@@ -13,20 +13,25 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import datasets, evaluators, models, ops
+    from .insight.review import Review
     from .opening import open_dataset as open
     from .results.run import Run
     from .verbs.check import check
+    from .verbs.diff import diff
     from .verbs.doctor import doctor
     from .verbs.evaluate import evaluate
     from .verbs.explore import explore
     from .verbs.fit import fit
     from .verbs.predict import predict
+    from .verbs.review import review
 
 __all__ = [
+    "Review",
     "Run",
     "__version__",
     "check",
     "datasets",
+    "diff",
     "doctor",
     "evaluate",
     "evaluators",
@@ -36,17 +41,21 @@ __all__ = [
     "open",
     "ops",
     "predict",
+    "review",
 ]
 
 # Where each name of the face is defined; rooms are modules themselves.
 _HOMES = {
+    "Review": "insight.review",
     "Run": "results.run",
     "check": "verbs.check",
+    "diff": "verbs.diff",
     "doctor": "verbs.doctor",
     "evaluate": "verbs.evaluate",
     "explore": "verbs.explore",
     "fit": "verbs.fit",
     "predict": "verbs.predict",
+    "review": "verbs.review",
 }
 
 

@@ -111,6 +111,25 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--sampling", dest="sampler", type=_sampling, help="say how often each class is seen with it")
     check.add_argument("--out", help="folder for pictures of the pairs that are the same")
 
+    review = _verb(verbs, "review", _review, "rank annotations that are probably wrong; changes nothing")
+    review.add_argument("dataset", help=f"{dataset}; or a queue.csv with decisions, whose changes --amendments writes")
+    review.add_argument("what", nargs="?", help=f"{trained}, or {predicted}")
+    review.add_argument("--out", help="folder for queue.csv, where decisions can be written")
+    review.add_argument("--amendments", metavar="FILE", help="write the accepted suggestions of the queue to this file")
+    review.add_argument("--folds", type=int, help="train so many detectors, each judging images that it never saw")
+    review.add_argument("--epochs", type=int, help="of each fold's training (default: the recipe's)")
+    review.add_argument("--split", choices=("train", "val", "test"), help="default: val")
+    review.add_argument("--batch-size", type=int, default=1)
+    review.add_argument("--workers", type=int)
+    review.add_argument("--device")
+
+    diff = _verb(verbs, "diff", _diff, "compare two versions of the annotations of the same images")
+    diff.add_argument("first", help=dataset)
+    diff.add_argument("second", help="the later version")
+    diff.add_argument("--split", choices=("train", "val", "test"), help="of both (default: as they open)")
+    diff.add_argument("--out", help="file for the changes that make the second of the first")
+    diff.add_argument("--rows", action="store_true", help="every difference, not the counts alone")
+
     zoo = _verb(verbs, "zoo", _zoo, "list the models, show one, or export its weights")
     zoo.add_argument("what", nargs="*", metavar="pattern | export NAME FILE", help="such as 'retinanet*'; "
                      "a full name shows its recipe; export writes its weights as a .safetensors file")  # fmt: skip
@@ -296,6 +315,46 @@ def _check(options: argparse.Namespace) -> int:
     )
     print(report)
     return 0 if report.ok else 1
+
+
+def _review(options: argparse.Namespace) -> int:
+    from . import Review, review
+    from .errors import SdkError
+    from .opening import open_dataset
+
+    if options.dataset.endswith(".csv"):
+        if options.amendments is None or options.what is not None:
+            raise SdkError("expected: sdk review queue.csv --amendments FILE, or sdk review DATASET WHAT --out FOLDER")
+        decided = Review.read(options.dataset)
+        print(f"{len(decided.accepted)} changes are in {decided.amendments().save(options.amendments)}")
+        return 0
+    if options.what is None or options.amendments is not None:
+        raise SdkError("expected: sdk review DATASET WHAT --out FOLDER; then sdk review queue.csv --amendments FILE")
+    found = review(
+        open_dataset(options.dataset),
+        options.what,
+        split=options.split,
+        folds=options.folds,
+        training=None if options.epochs is None else {"epochs": options.epochs},
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+        out=options.out,
+    )
+    print(found)
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from . import diff
+    from .opening import open_dataset
+
+    found = diff(open_dataset(options.first), open_dataset(options.second), split=options.split, out=options.out)
+    print(found)
+    for row in found.rows if options.rows else ():
+        box = " ".join(f"{value:.1f}" for value in row.new_box or row.box)
+        print(f"{row.kind} {row.image_id} {row.annotation_id}: {row.new_class or row.class_name} {box}")
+    return 0
 
 
 def _zoo(options: argparse.Namespace) -> int:

@@ -50,7 +50,12 @@ def describe(recipe: Recipe, plan: Plan, train: DetectionDataset, detector: nn.M
         "model": {"name": recipe.name, "type": type(detector).__name__, "num_classes": len(train.classes)},
         "classes": list(train.classes),
         "category_ids": [int(i) for i in train.category_ids],
-        "dataset": {"type": type(train).__name__, "images": len(train), "fingerprint": train.fingerprint},
+        "dataset": {
+            "type": type(train).__name__,
+            "images": len(train),
+            "fingerprint": train.fingerprint,
+            "amendments": list(getattr(train, "amendments", ())),
+        },
         "options": asdict(plan),
         "recipe": {field.name: plain(getattr(recipe, field.name)) for field in fields(recipe)},
         "versions": versions(),

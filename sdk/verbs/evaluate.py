@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.adapter import OnFault
+from ..datasets.amending import amendment_note
 from ..evaluators.analysis import confusion_matrix
 from ..evaluators.base import Report
 from ..evaluators.choosing import NamedProtocol
@@ -75,6 +76,8 @@ def evaluate(
     report = evaluator.compute()
     if tta is not None and tta != TTA():
         report = replace(report, notes=(*report.notes, f"test-time augmentation: {tta}"))
+    for applied in getattr(scored_on, "amendments", ()):
+        report = replace(report, notes=(*report.notes, amendment_note(applied)))
     say(f"{report.protocol}: {headline(report)}")
     if trained is not None and trained.source == trained.recipe.name:
         keep_figures(trained.recipe.name, scored_on, report)

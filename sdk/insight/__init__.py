@@ -1,0 +1,1 @@
+"""What is behind the figures: read from matched detections, without running a model."""
