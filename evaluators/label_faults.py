@@ -5,7 +5,8 @@ Every annotation is explained in one of five ways, and each way is given a weigh
 * right: detections of its class lie on it, as exactly as they usually do;
 * class: the detections on it are of another class. Scores are divided by what the detector usually gives to objects
   of that class, after the thresholds of confident learning (Northcutt et al., "Confident Learning: Estimating
-  Uncertainty in Dataset Labels", 2021, section 3.1), since a detector that is shy of one class is not thereby in doubt of its labels;
+  Uncertainty in Dataset Labels", 2021, section 3.1), since a detector that is shy of one class is not thereby in doubt
+  of its labels;
 * box: the detection that belongs to it lies further off than detections of that class usually do, edge by edge;
 * spurious: no detection lies on it, though the detector finds most objects of that class and size;
 * duplicate: another annotation lies on the same place, and the detector sees one object there.

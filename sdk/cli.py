@@ -320,7 +320,6 @@ def _check(options: argparse.Namespace) -> int:
 def _review(options: argparse.Namespace) -> int:
     from . import Review, review
     from .errors import SdkError
-    from .opening import open_dataset
 
     if options.dataset.endswith(".csv"):
         if options.amendments is None or options.what is not None:
@@ -331,7 +330,7 @@ def _review(options: argparse.Namespace) -> int:
     if options.what is None or options.amendments is not None:
         raise SdkError("expected: sdk review DATASET WHAT --out FOLDER; then sdk review queue.csv --amendments FILE")
     found = review(
-        open_dataset(options.dataset),
+        options.dataset,
         options.what,
         split=options.split,
         folds=options.folds,
@@ -347,9 +346,8 @@ def _review(options: argparse.Namespace) -> int:
 
 def _diff(options: argparse.Namespace) -> int:
     from . import diff
-    from .opening import open_dataset
 
-    found = diff(open_dataset(options.first), open_dataset(options.second), split=options.split, out=options.out)
+    found = diff(options.first, options.second, split=options.split, out=options.out)
     print(found)
     for row in found.rows if options.rows else ():
         box = " ".join(f"{value:.1f}" for value in row.new_box or row.box)

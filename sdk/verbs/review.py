@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..datasets.adapter import OnFault
 from ..datasets.base import DetectionDataset
 from ..datasets.combining import subset
 from ..errors import SdkError
@@ -30,6 +31,7 @@ def review(
     what: Any,
     *,
     split: str | None = None,
+    on_fault: OnFault = "raise",
     folds: int | None = None,
     training: Mapping[str, Any] | None = None,
     batch_size: int = 1,
@@ -40,10 +42,11 @@ def review(
     """Ranks annotations by how probably they are wrong, and says what would set them right.
 
     Args:
-        dataset: a DetectionDataset; where it carries splits, ``val`` is reviewed, or ``split``.
+        dataset: a path, a dataset, or a list of these, as of ``sdk.open``; where it carries splits, ``val`` is
+            reviewed.
         what: a Run or its folder, a detector, a weights file, a name of the zoo, a COCO results file, or the Detections
             of all images. Best is what never saw these annotations in training.
-        split: ``train``, ``val`` or ``test`` instead.
+        split: ``train``, ``val`` or ``test`` instead. on_fault: ``raise``, ``skip`` or ``repair`` broken annotations.
         folds: train ``what`` (a name of the zoo, or a Run or file to start from) so many times, each time without one
             part of the images, and review every part by the detector that never saw it.
         training: options of ``sdk.fit`` for the folds, such as ``{"epochs": 12}``.
@@ -58,7 +61,7 @@ def review(
         ClassMismatch: when the detector's classes are not the dataset's.
         SdkError: when there are not enough images for the folds, or not Detections for every image.
     """
-    reviewed = scored_split(dataset, split)
+    reviewed = scored_split(dataset, split, on_fault, drawn=False)
     notes = []
     if folds is not None:
         evaluator = _by_folds(reviewed, what, folds, dict(training or {}), batch_size, workers, device, out)
