@@ -33,6 +33,7 @@ from .collecting import RLE, CollectingEvaluator, mask_areas
 from .figures import add_best_thresholds, changes, no_truth
 from .ground_truth import ground_truth_of
 from .matching import Found, Matches, Pairs
+from .weighting import Figure, Weighable, weighable_matches
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 # Label ids that the official table marks as ignored in evaluation.
@@ -247,6 +248,24 @@ class CityscapesEvaluator(CollectingEvaluator):
         own = truth[near.detection] == near.truth
         overlap[near.detection[own]] = near.iou[own]
         return Matches(found, truth, overlap, ~false & (truth < 0), detection, ~counts)
+
+    def weighable(self, kind: str = "segm") -> Weighable:
+        """The figures as functions of the images' weights."""
+        truth, ious = self.truth, tuple(self.protocol.ious)
+        by_iou = dict(zip(ious, self._matches(ious)))
+        found = self._collected.found("segm")
+        figures = {"AP": Figure(ious)} | ({"AP50": Figure((FOREGROUND,))} if FOREGROUND in ious else {})
+        return weighable_matches(
+            by_iou.__getitem__,  # type: ignore[arg-type]
+            figures,
+            truth.images,
+            truth.labels,
+            np.lexsort((-found.scores, found.labels)),
+            "steps",
+            classes=len(truth.classes),
+            images=len(truth.image_ids),
+            places=lambda scores: scores,
+        )
 
     def compute(self) -> Report:
         """AP and AP50, by class."""

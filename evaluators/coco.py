@@ -31,6 +31,7 @@ from .matching import (
     outside,
     score,
 )
+from .weighting import Weighable, weighable_scored
 
 Kind = Literal["bbox", "segm", "boundary"]
 # Pairs below the matching threshold are kept for the breakdown of errors, whose background begins here (TIDE).
@@ -250,6 +251,13 @@ class CocoEvaluator(CollectingEvaluator):
             ignore_unmatched=outside(found.areas, ranges),
             thresholds=np.asarray(protocol.ious, np.float64),
             num_classes=len(self.classes),
+        )
+
+    def weighable(self, kind: Kind | None = None) -> Weighable:
+        """The figures as functions of the images' weights."""
+        scored, protocol = self.scored(kind or self.kinds[0]), self.protocol
+        return weighable_scored(
+            scored, len(self.truth.image_ids), list(protocol.ranges), tuple(protocol.max_detections), {}, ""
         )
 
     def compute(self) -> Report:

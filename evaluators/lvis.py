@@ -34,6 +34,7 @@ from .matching import (
     rank_in_groups,
     score,
 )
+from .weighting import Weighable, weighable_scored
 
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 
@@ -164,6 +165,13 @@ class LvisEvaluator(CollectingEvaluator):
             thresholds=np.asarray(self.protocol.ious, np.float64),
             num_classes=len(truth.classes),
         )
+
+    def weighable(self, kind: Kind | None = None) -> Weighable:
+        """The figures as functions of the images' weights."""
+        scored, protocol = self.scored(kind or self.kinds[0]), self.protocol
+        groups = {letter: self.frequencies == letter for letter in FREQUENCIES}
+        most = protocol.max_detections
+        return weighable_scored(scored, len(self.truth.image_ids), list(protocol.ranges), (most,), groups, f"@{most}")
 
     @property
     def _ignored(self) -> np.ndarray:

@@ -28,6 +28,7 @@ from .collecting import CollectingEvaluator
 from .figures import add_best_thresholds, no_truth
 from .ground_truth import ground_truth_of
 from .matching import Found, Matches, Pairs, best_pairs, box_pairs, rank_in_groups
+from .weighting import Figure, Weighable, weighable_matches
 
 Metric = Literal["area", "11point"]
 _METRIC_NAMES = {"area": "area under the monotone curve (VOC2010 and later)", "11point": "mean of 11 points (VOC2007)"}
@@ -174,6 +175,21 @@ class VocEvaluator(CollectingEvaluator):
         worst_first = order[truth[order] >= 0][::-1]
         detection[truth[worst_first]] = worst_first
         return Matches(found, truth, np.where(truth >= 0, overlap, 0.0), on_difficult, detection, difficult)
+
+    def weighable(self, kind: str = "bbox") -> Weighable:
+        """The figures as functions of the images' weights."""
+        truth, found = self.truth, self._collected.found("bbox")
+        best, overlap = self._best(found)
+        return weighable_matches(
+            lambda iou: self._matches(found, best, overlap, iou),  # type: ignore[arg-type]
+            {f"mAP{iou * 100:g}": Figure((iou,)) for iou in self.ious},
+            truth.images,
+            truth.labels,
+            self._order(found),
+            self.metric,
+            classes=len(truth.classes),
+            images=len(truth.image_ids),
+        )
 
     def _order(self, found: Found) -> np.ndarray:
         return np.lexsort((found.index, self.truth.image_rank[found.images], -found.scores, found.labels))

@@ -25,6 +25,7 @@ from .collecting import CollectingEvaluator
 from .ground_truth import ground_truth_of
 from .matching import Found, Matches, Pairs, best_pairs, box_pairs, rank_in_groups
 from .voc import average_precision
+from .weighting import Figure, Weighable, weighable_matches
 
 SETS = ("easy", "medium", "hard")
 IOU = 0.5
@@ -172,6 +173,29 @@ class WiderFaceEvaluator(CollectingEvaluator):
             image_sizes=self.truth.sizes,
             image_rank=self.truth.image_rank,
             iou=iou,
+        )
+
+    def weighable(self, kind: str = "bbox") -> Weighable:
+        """The figures as functions of the images' weights; scores are stretched over the whole set under all of them."""
+        looked_at, faces = self._looked_at(), self._faces
+        scores = looked_at[0].scores
+        low, high = (scores.min(), scores.max()) if len(scores) else (0.0, 0.0)
+        thresholds = 1 - np.arange(1, STEPS + 1) / STEPS
+
+        def step(scores: np.ndarray) -> np.ndarray:
+            stretched = (scores - low) / (high - low) if high > low else np.ones(len(scores))
+            return np.searchsorted(-thresholds, -stretched, side="left")
+
+        return weighable_matches(
+            lambda name: self._matches(*looked_at, name),  # type: ignore[arg-type]
+            {f"AP_{name}": Figure((name,), by_class=False) for name in SETS},
+            np.repeat(np.arange(len(faces.offsets) - 1), np.diff(faces.offsets)),
+            np.zeros(len(faces.boxes), np.int64),
+            np.argsort(-scores, kind="stable"),
+            "area",
+            classes=1,
+            images=len(self.truth.image_ids),
+            places=step,
         )
 
     def _matches(self, found: Found, best: np.ndarray, overlap: np.ndarray, subset: str) -> Matches:
