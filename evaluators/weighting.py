@@ -8,9 +8,11 @@ Shape letters: E entries (places of curves), M images, K classes, B weightings a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -30,8 +32,8 @@ class Cell:
     """One curve of every class, or how much of it was found, at one threshold and size.
 
     classes: (E,) rising class of each entry, best score first within. true, counted: (E, M) detections of each image
-    that come to the true and to all detections at this entry. positives: (K, M) ground truths. reading: how the curve is
-    read; ``recall`` takes the last recall.
+    that come to the true and to all detections at this entry. positives: (K, M) ground truths. reading: how the curve
+    is read; ``recall`` takes the last recall.
     """
 
     classes: np.ndarray
@@ -104,6 +106,10 @@ def _sums(rows: np.ndarray, images: np.ndarray, shape: tuple[int, int]) -> csr_a
     return csr_array((np.ones(len(rows)), images[order].astype(np.int32), pointers.astype(np.int32)), shape=shape)
 
 
+def _shape(table: csr_array) -> tuple[int, int]:
+    return cast("tuple[int, int]", table.shape)
+
+
 def positives_of(images: np.ndarray, labels: np.ndarray, keep: np.ndarray, classes: int, count: int) -> csr_array:
     """(K, M) ground truths by class and image. images, labels, keep: (G,). count: M."""
     return _sums(labels[keep], images[keep], (classes, count))
@@ -135,7 +141,7 @@ def curve_cell(
     entry = np.searchsorted(places, np.arange(len(order)))
     keep = entry < len(places)
     keep[keep] = labels[places[entry[keep]]] == labels[keep]
-    shape = (len(places), positives.shape[1])
+    shape = (len(places), _shape(positives)[1])
     return Cell(
         labels[places],
         _sums(entry[keep & true], images[keep & true], shape),
@@ -171,25 +177,26 @@ class Weighable:
     images: int
 
     def values(
-        self, weights: np.ndarray, names: Sequence[str] | None = None, most: int = AT_ONCE
+        self, blocks: Callable[[], Iterable[np.ndarray]], names: Sequence[str] | None = None
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Name to (n,) figure and (K, n) figure of each class under each weighting; NaN where it does not exist.
 
-        weights: (M, n) not negative.
+        blocks: gives all weightings anew each time, as (M, B) blocks of numbers that are not negative.
         """
         chosen = {name: self.figures[name] for name in (self.figures if names is None else names)}
         sums: dict[str, np.ndarray] = {}
-        for key in dict.fromkeys(key for figure in chosen.values() for key in figure.cells):
-            cell = self.make(key)
-            parts = [
-                cell.values(np.asarray(weights[:, start : start + most], np.float64))
-                for start in range(0, weights.shape[1], most)
-            ]
-            values = np.concatenate(parts, axis=1)
-            for name, figure in chosen.items():
-                if key in figure.cells:
-                    sums[name] = sums.get(name, 0.0) + values / len(figure.cells)
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+            for key in dict.fromkeys(key for figure in chosen.values() for key in figure.cells):
+                values = np.concatenate(list(pool.map(self.make(key).values, blocks())), axis=1)
+                for name, figure in chosen.items():
+                    if key in figure.cells:
+                        sums[name] = sums.get(name, 0.0) + values / len(figure.cells)
         return {name: (_mean(sums[name], chosen[name].classes), sums[name]) for name in chosen}
+
+
+def in_blocks(weights: np.ndarray, most: int = AT_ONCE) -> Callable[[], Iterable[np.ndarray]]:
+    """(M, n) weightings as blocks of some."""
+    return lambda: (weights[:, start : start + most].astype(np.float64) for start in range(0, weights.shape[1], most))
 
 
 def _mean(values: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
@@ -249,8 +256,8 @@ def weighable_scored(
 def recall_cell(labels: np.ndarray, images: np.ndarray, true: np.ndarray, positives: csr_array) -> Cell:
     """A cell of recalls. labels, images, true: (D,)."""
     return Cell(
-        np.arange(positives.shape[0]),
-        _sums(labels[true], images[true], positives.shape),
+        np.arange(_shape(positives)[0]),
+        _sums(labels[true], images[true], _shape(positives)),
         None,
         positives,
         "recall",
@@ -271,8 +278,8 @@ def weighable_matches(
 ) -> Weighable:
     """Of a protocol that matches at each key (a threshold, a set) by itself.
 
-    order: (D,) by class and falling score. places: scores to what tells places of the curve apart; by default places are
-    the true detections.
+    order: (D,) by class and falling score. places: scores to what tells places of the curve apart; by default places
+    are the true detections.
     """
 
     def make(key: object) -> Cell:

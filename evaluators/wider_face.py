@@ -176,7 +176,7 @@ class WiderFaceEvaluator(CollectingEvaluator):
         )
 
     def weighable(self, kind: str = "bbox") -> Weighable:
-        """The figures as functions of the images' weights; scores are stretched over the whole set under all of them."""
+        """The figures as functions of the images' weights; scores are stretched over the whole set under all."""
         looked_at, faces = self._looked_at(), self._faces
         scores = looked_at[0].scores
         low, high = (scores.min(), scores.max()) if len(scores) else (0.0, 0.0)

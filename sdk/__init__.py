@@ -1,7 +1,7 @@
 """Object detection and instance segmentation, centred on your dataset.
 
-The verbs (``fit``, ``evaluate``, ``predict``, ``explore``, ``check``, ``doctor``) and the rooms (``datasets``,
-``models``, ``ops``, ``evaluators``) are imported when first used, so that ``import sdk`` costs nothing.
+The verbs (``fit``, ``evaluate``, ``predict``, ``explore``, ``check``, ``compare``, ``doctor``) and the rooms
+(``datasets``, ``models``, ``ops``, ``evaluators``) are imported when first used, so that ``import sdk`` costs nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .opening import open_dataset as open
     from .results.run import Run
     from .verbs.check import check
+    from .verbs.compare import compare
     from .verbs.diff import diff
     from .verbs.doctor import doctor
     from .verbs.evaluate import evaluate
@@ -30,6 +31,7 @@ __all__ = [
     "Run",
     "__version__",
     "check",
+    "compare",
     "datasets",
     "diff",
     "doctor",
@@ -50,6 +52,7 @@ _HOMES = {
     "Run": "results.run",
     "check": "verbs.check",
     "diff": "verbs.diff",
+    "compare": "verbs.compare",
     "doctor": "verbs.doctor",
     "evaluate": "verbs.evaluate",
     "explore": "verbs.explore",

@@ -83,6 +83,18 @@ def parser() -> argparse.ArgumentParser:
     _views(evaluate)
     evaluate.add_argument("--out", help="folder for the report with pictures")
 
+    compare = _verb(verbs, "compare", _compare, "tell whether one detector is better than another, or only lucky")
+    compare.add_argument("a", help=f"{trained}, or {predicted}")
+    compare.add_argument("b", help="the same, which may be better")
+    compare.add_argument("--dataset", required=True, help=dataset)
+    _scoring(compare)
+    compare.add_argument("--resamples", type=int, default=2000, help="how often all images are drawn (default: 2000)")
+    compare.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    compare.add_argument(
+        "--fail-if-worse", metavar="FIGURE", help="such as bbox/AP: exit status 2 where it is lower in b"
+    )
+    compare.add_argument("--by", type=float, default=0.0, help="by more than this (default: 0)")
+
     predict = _verb(verbs, "predict", _predict, "find objects in images")
     predict.add_argument("images", nargs="+", help="files and folders")
     predict.add_argument("--model", required=True, help=trained)
@@ -246,6 +258,35 @@ def _evaluate(options: argparse.Namespace) -> int:
     )
     print(as_text(report))
     return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from . import compare
+    from .errors import SdkError
+
+    comparison = compare(
+        options.a,
+        options.b,
+        dataset=options.dataset,
+        split=options.split,
+        on_fault=options.on_fault,
+        protocol=options.protocol,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+        resamples=options.resamples,
+        seed=options.seed,
+    )
+    print(comparison)
+    if options.fail_if_worse is None:
+        return 0
+    if options.fail_if_worse not in comparison.figures:
+        raise SdkError(f"--fail-if-worse {options.fail_if_worse}: expected one of {', '.join(comparison.figures)}")
+    row = comparison[options.fail_if_worse]
+    if row.difference >= -options.by:
+        return 0
+    print(f"sdk compare: {row.figure} is {-row.difference:.4f} lower, more than {options.by:g}", file=sys.stderr)
+    return 2
 
 
 def _predict(options: argparse.Namespace) -> int:

@@ -25,8 +25,10 @@ from ..models.structures import Detections
 from ..models.tta import TTA
 from ..reports.progress import Progress
 from ..results.manifest import MANIFEST
+from ..results.run import load, require_fitting
+from ..results.weights import Trained
 from .batching import CollateViews
-from .running import predicted, ready, recipe_views
+from .running import default_workers, predicted, ready, recipe_views, single_device
 
 
 def are_predictions(what: Any) -> bool:
@@ -34,6 +36,33 @@ def are_predictions(what: Any) -> bool:
     if not isinstance(what, (str, os.PathLike)):
         return False
     return Path(what).suffix == ".json" or (Path(what).is_dir() and not (Path(what) / MANIFEST).is_file())
+
+
+def evaluator_of(
+    dataset: DetectionDataset,
+    what: Any,
+    protocol: NamedProtocol | None = None,
+    *,
+    batch_size: int = 1,
+    workers: int | None = None,
+    device: str | None = None,
+    tta: TTA | None = None,
+) -> tuple[Evaluator, Trained | None]:
+    """The evaluator with the detections of a detector or of what it predicted, and the detector. Arguments are those of
+    ``sdk.evaluate``.
+
+    Raises:
+        ClassMismatch: when the detector's classes are not the dataset's.
+        RunError: when ``what`` is nothing that can be scored.
+    """
+    if are_predictions(what):
+        return read_predictions(dataset, Path(what), protocol), None
+    trained = load(what)
+    require_fitting(trained, dataset.classes)
+    fabric = single_device(device)
+    trained.model.to(fabric.device)
+    workers = default_workers() if workers is None else workers
+    return collect(dataset, trained.model, trained.recipe, batch_size, workers, fabric, protocol, tta=tta), trained
 
 
 def read_predictions(

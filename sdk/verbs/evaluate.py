@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from ..datasets.amending import amendment_note
 from ..evaluators.analysis import confusion_matrix
 from ..evaluators.base import Report
 from ..evaluators.choosing import NamedProtocol
-from ..inference.running import default_workers, examples, recipe_views, single_device
-from ..inference.scoring import are_predictions, collect, read_predictions
+from ..inference.running import examples, recipe_views
+from ..inference.scoring import are_predictions, evaluator_of
+from ..insight.slicing import slice_figures, slices_of
 from ..models.tta import TTA
 from ..opening import scored_split
 from ..reports.curves import draw_confusion, draw_precision_recall
@@ -22,7 +24,7 @@ from ..reports.pictures import draw_examples
 from ..reports.progress import say
 from ..reports.text import headline
 from ..results.measured import keep_figures
-from ..results.run import Run, load, require_fitting
+from ..results.run import Run
 
 
 def evaluate(
@@ -36,6 +38,7 @@ def evaluate(
     workers: int | None = None,
     device: str | None = None,
     tta: TTA | None = None,
+    slices: Mapping[str, Any] | None = None,
     out: str | os.PathLike | None = None,
 ) -> Report:
     """Scores a detector, or what it predicted, by the dataset's own protocol.
@@ -52,6 +55,9 @@ def evaluate(
         device: such as ``cuda:1``; a GPU where there is one.
         tta: test-time augmentation, the views in which each image is seen; by default those of the recipe. The report
             names them.
+        slices: name of an attribute to its values by image: a function of an ``ImageInfo``, a mapping from image ids, a
+            sequence in the dataset's order, or the name of such a sequence that the dataset has. The report has the
+            figures over the images of each value.
         out: folder for the report with pictures; by default ``evaluation`` in the run folder, none without a run. The
             figures of a name of the zoo are also kept for its model card.
 
@@ -60,20 +66,16 @@ def evaluate(
         RunError: when ``what`` is nothing that can be scored.
     """
     scored_on = scored_split(dataset, split, on_fault, drawn=not are_predictions(what))
-    trained = None
-    if are_predictions(what):
-        evaluator = read_predictions(scored_on, Path(what), protocol)
-    else:
-        if isinstance(what, (str, os.PathLike)) and Path(what).is_dir():
-            what = Run(what)
-        trained = load(what)
-        require_fitting(trained, scored_on.classes)
-        fabric = single_device(device)
-        trained.model.to(fabric.device)
-        workers = default_workers() if workers is None else workers
+    if not are_predictions(what) and isinstance(what, (str, os.PathLike)) and Path(what).is_dir():
+        what = Run(what)
+    evaluator, trained = evaluator_of(
+        scored_on, what, protocol, batch_size=batch_size, workers=workers, device=device, tta=tta
+    )
+    if trained is not None:
         tta = tta or recipe_views(trained.recipe)
-        evaluator = collect(scored_on, trained.model, trained.recipe, batch_size, workers, fabric, protocol, tta=tta)
     report = evaluator.compute()
+    if slices:
+        report = replace(report, slices=slice_figures(report, slices_of(slices, scored_on)))
     if tta is not None and tta != TTA():
         report = replace(report, notes=(*report.notes, f"test-time augmentation: {tta}"))
     for applied in getattr(scored_on, "amendments", ()):

@@ -12,6 +12,7 @@ from test_analysis import random_scene
 
 from sdk.evaluators.coco import Coco, CocoEvaluator
 from sdk.evaluators.voc import VocEvaluator
+from sdk.evaluators.weighting import in_blocks
 
 
 def scored(tmp_path, content, results, make):
@@ -49,7 +50,7 @@ def test_a_weight_is_a_number_of_copies(tmp_path, make):
     evaluator = scored(tmp_path, content, results, make)
     draw = np.random.default_rng(0)
     weights = np.stack([np.ones(24, int), *(draw.multinomial(24, np.ones(24) / 24) for _ in range(4))], axis=1)
-    found = evaluator.weighable().values(weights, most=2)
+    found = evaluator.weighable().values(in_blocks(weights, 2))
     for column in range(weights.shape[1]):
         report = scored(tmp_path, *repeated(content, results, weights[:, column]), make).compute()
         for name, (value, _) in found.items():
@@ -67,7 +68,7 @@ def test_against_pycocotools_with_repeated_images(tmp_path):
     content, results = random_scene(2, 16)
     weights = np.random.default_rng(1).multinomial(24, np.ones(24) / 24)
     evaluator = scored(tmp_path, content, results, MAKERS["coco"])
-    found = evaluator.weighable().values(weights[:, None])
+    found = evaluator.weighable().values(in_blocks(weights[:, None]))
     stats = official_coco(*repeated(content, results, weights), "bbox").stats
     assert [float(value[0]) for value, _ in found.values()] == pytest.approx(
         [np.nan if stat == -1 else stat for stat in stats], abs=1e-10, nan_ok=True
@@ -77,6 +78,6 @@ def test_against_pycocotools_with_repeated_images(tmp_path):
 def test_an_image_of_weight_zero_is_not_there(tmp_path):
     content, results = random_scene(4, 16)
     evaluator = scored(tmp_path, content, results, MAKERS["coco"])
-    value, by_class = evaluator.weighable().values(np.zeros((24, 1)), ["AP"])["AP"]
+    value, by_class = evaluator.weighable().values(in_blocks(np.zeros((24, 1))), ["AP"])["AP"]
     assert np.isnan(value).all()
     assert np.isnan(by_class).all()
