@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("b", help="the same, which may be better")
     compare.add_argument("--dataset", required=True, help=dataset)
     _scoring(compare)
+    _faults(compare)
     compare.add_argument("--resamples", type=int, default=2000, help="how often all images are drawn (default: 2000)")
     compare.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     compare.add_argument(

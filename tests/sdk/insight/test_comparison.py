@@ -25,6 +25,16 @@ def report_of(tmp_path, content, results, protocol=None):
     return evaluator.compute()
 
 
+def folder_of(tmp_path, content):
+    """A folder with the annotations alone: scoring results files needs no image."""
+    for entry in content["images"]:
+        entry["file_name"] = f"{entry['id']}.jpg"
+    folder = tmp_path / "data"
+    (folder / "annotations").mkdir(parents=True)
+    (folder / "annotations/instances_val.json").write_text(json.dumps(content))
+    return folder
+
+
 @pytest.fixture
 def pair(tmp_path):
     """Two reports on the same images: b misses a third of what a says."""
@@ -86,7 +96,7 @@ def test_a_clear_difference_is_found_and_explained(tmp_path):
 
 def test_slices(tmp_path):
     content, results = random_scene(6, 16)
-    dataset = dataset_of(content)
+    dataset = sdk.datasets.Coco(folder_of(tmp_path, content))
     (tmp_path / "results.json").write_text(json.dumps(results))
     night = [i % 2 == 0 for i in range(24)]
     slices = {"night": night, "half": lambda info: "first" if info.image_id <= 12 else None}
@@ -152,13 +162,10 @@ def test_chance_and_interval():
 
 def test_command_line(tmp_path, capsys):
     content, results = random_scene(6, 16)
-    for entry in content["images"]:
-        entry["file_name"] = f"{entry['id']}.jpg"
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations/instances_val.json").write_text(json.dumps(content))
+    folder = folder_of(tmp_path, content)
     for name, entries in (("a", results), ("b", results[::2])):
         (tmp_path / f"{name}.json").write_text(json.dumps(entries))
-    common = ["--dataset", f"coco:{tmp_path}", "--resamples", "20"]
+    common = ["--dataset", f"coco:{folder}", "--resamples", "20"]
     a, b = str(tmp_path / "a.json"), str(tmp_path / "b.json")
     assert cli.main(["compare", a, b, *common]) == 0
     assert "bbox/AP50" in capsys.readouterr().out
