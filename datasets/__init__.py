@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .transforms import Preprocessing
     from .voc import Voc
     from .wider_face import WiderFace
+    from .writing import save
     from .yolo import Yolo
 
     from_fiftyone: Callable[..., Any]
@@ -77,6 +78,7 @@ _HOMES = {
     "ignoring": "ignore_lists",
     "mix": "mixing",
     "repeat": "combining",
+    "save": "writing",
     "split": "combining",
     "subset": "combining",
 }
@@ -116,6 +118,7 @@ __all__ = [
     "ignoring",
     "mix",
     "repeat",
+    "save",
     "split",
     "subset",
     "to_fiftyone",

@@ -22,6 +22,7 @@ from .index import RLE, Annotations, Index, Ragged
 from .masks import MixedMasks, PolygonMasks, RLEMasks
 from .reading import read_image, read_map
 from .sample import Masks, Sample
+from .writing import Writable
 
 OnFault = Literal["raise", "skip", "repair"]
 
@@ -52,7 +53,7 @@ class Splits(Mapping):
         return f"Splits({', '.join(self._names)})"
 
 
-class IndexedDataset:
+class IndexedDataset(Writable):
     """A dataset made of annotation columns and image files; the adapters add how their folder is read.
 
     index: columns with class names. image_root: folder that the names of the images are relative to.

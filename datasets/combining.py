@@ -19,9 +19,10 @@ from .errors import DatasetError
 from .index import Annotations, Index, columns_of, concatenate
 from .leaks import duplicate_groups
 from .sample import Sample
+from .writing import Writable
 
 
-class Subset:
+class Subset(Writable):
     """Some images of a dataset, in the given order; an image may come more than once.
 
     It is scored by the protocol of the whole, or as COCO where the whole is a class of the user's own.
@@ -69,7 +70,7 @@ class Subset:
         return own_evaluator(self)
 
 
-class Concatenation:
+class Concatenation(Writable):
     """Several datasets with the same classes, one after the other. Image ids are made unique where they collide."""
 
     def __init__(self, datasets: Sequence[DetectionDataset]) -> None:

@@ -20,9 +20,10 @@ from .errors import DatasetError
 from .index import Annotations, columns_of
 from .sample import Sample
 from .sampling import AttributeShares
+from .writing import Writable
 
 
-class Relabelled:
+class Relabelled(Writable):
     """A dataset whose labels count in another class list; ``names`` says under which name each of its classes goes."""
 
     def __init__(self, dataset: DetectionDataset, classes: Sequence[str], names: Sequence[str]) -> None:

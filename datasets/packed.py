@@ -313,7 +313,7 @@ def _size_of(content: bytes) -> tuple[int, int] | None:
         with Image.open(io.BytesIO(content)) as image:
             size = image.height, image.width
             orientation = image.getexif().get(0x0112, 1) if image.format == "JPEG" else 1
-            return size[::-1] if orientation >= 5 else size
+            return (size[1], size[0]) if orientation >= 5 else size
     except (OSError, ValueError, SyntaxError):
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
         return None if decoded is None else (decoded.shape[0], decoded.shape[1])

@@ -17,6 +17,7 @@ from .errors import DatasetError
 from .index import Annotations, Builder
 from .masks import BitMasks, encode
 from .sample import Sample
+from .writing import Writable
 
 CLASSES = ("circle", "square", "triangle", "cross")
 _SEEDS = {"train": 0, "val": 1, "test": 2}
@@ -30,7 +31,7 @@ class _Shape:
     """(n, 2) int32 outline, x and y in pixels."""
 
 
-class Shapes:
+class Shapes(Writable):
     """Seeded drawings of circles, squares, triangles and crosses on noise, with boxes and exact masks.
 
     count: images of a split; the validation and test splits have a quarter of it. size: (H, W) of every image.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .results.run import Run
     from .verbs.check import check
     from .verbs.compare import compare
+    from .verbs.convert import convert
     from .verbs.diff import diff
     from .verbs.doctor import doctor
     from .verbs.evaluate import evaluate
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "convert",
     "datasets",
     "diff",
     "doctor",
@@ -53,6 +55,7 @@ _HOMES = {
     "check": "verbs.check",
     "compare": "verbs.compare",
     "diff": "verbs.diff",
+    "convert": "verbs.convert",
     "doctor": "verbs.doctor",
     "evaluate": "verbs.evaluate",
     "explore": "verbs.explore",

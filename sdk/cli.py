@@ -163,6 +163,12 @@ def parser() -> argparse.ArgumentParser:
     zoo.add_argument("--markdown", action="store_true", help="the table of the whole zoo, as Markdown (takes minutes)")
     zoo.add_argument("--weights", default="published", help="what export reads: published, or a checkpoint file")
 
+    other = _verb(verbs, "convert", _convert, "write a dataset in another layout")
+    other.add_argument("source", help=dataset)
+    other.add_argument("target", help="a new folder")
+    other.add_argument("--to", choices=("coco", "voc", "yolo", "parquet"), default="coco", help="default: coco")
+    _faults(other)
+
     convert = _verb(verbs, "convert-mmdetection", _convert_mmdetection, "read a checkpoint that MMDetection trained")
     convert.add_argument("checkpoint", help="the .pth file")
     convert.add_argument("out", help="a new folder for weights, recipe and report")
@@ -428,6 +434,13 @@ def _zoo(options: argparse.Namespace) -> int:
             max_parameters=options.max_parameters,
         )
         print("\n".join(table(zoo.rows(found))))
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from . import convert
+
+    print(convert(options.source, options.target, to=options.to, on_fault=options.on_fault))
     return 0
 
 

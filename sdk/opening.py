@@ -87,7 +87,7 @@ class DrawnSplits:
         return f"DrawnSplits({self.whole!r}, train {len(self.train)}, val {len(self.val)})"
 
 
-def drawn_splits(dataset: DetectionDataset, seed: int = 0) -> DetectionDataset | DrawnSplits:
+def drawn_splits(dataset: DetectionDataset, seed: int = 0) -> Any:
     """The dataset with a training and a validation split drawn by ``seed``, said aloud; whole where it is too small."""
     if len(dataset) < LEAST_DRAWN:
         return dataset
@@ -162,7 +162,7 @@ def scored_split(
             )
         return chosen
     if not carries_splits(dataset) or getattr(dataset, "val", None) is None:
-        return dataset
+        return getattr(dataset, "whole", dataset)
     say(f"of the dataset's splits, val is taken ({len(dataset.val)} images)")
     return dataset.val
 

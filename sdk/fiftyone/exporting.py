@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..datasets.base import DetectionDataset
-from ..datasets.index import NO_SEGMENT, POLYGONS, columns_of
+from ..datasets.index import NO_SEGMENT, columns_of
+from ..datasets.writing import coco_content
 from ..errors import SdkError
 from ..results.files import write_json
 from .converting import GROUND_TRUTH, from_fiftyone, image_paths, image_size
@@ -19,37 +20,10 @@ from .converting import GROUND_TRUTH, from_fiftyone, image_paths, image_size
 def as_coco(dataset: DetectionDataset) -> dict[str, Any]:
     """A dataset in the form of a COCO instances file, with every annotation that it states.
 
-    ``file_name`` is the absolute path of the image. ``ignore`` says what neither counts as found nor as missed, as in
-    the VOC and LVIS conversions; ``iscrowd`` marks regions of many objects. Format: https://cocodataset.org/#format-data
+    ``file_name`` is the absolute path of the image.
     """
-    columns = columns_of(dataset)
-    paths = image_paths(dataset)
-    images = []
-    for i, path in enumerate(paths):
-        height, width = image_size(columns, i, path)
-        images.append({"id": columns.image_ids[i].item(), "file_name": path, "height": height, "width": width})
-    annotations = []
-    for row, image in enumerate(columns.image_of().tolist()):
-        x1, y1, x2, y2 = columns.boxes[row].tolist()
-        box = columns.stated_boxes[row].tolist() if columns.box_format == "xywh" else [x1, y1, x2 - x1, y2 - y1]
-        entry = {
-            "id": columns.annotation_ids[row].item(),
-            "image_id": images[image]["id"],
-            "category_id": int(dataset.category_ids[columns.labels[row]]),
-            "bbox": box,
-            "area": float(columns.areas[row]),
-            "iscrowd": int(columns.crowd[row]),
-        }
-        if columns.ignore[row] and not columns.crowd[row]:
-            entry["ignore"] = 1
-        if columns.segments is not None and columns.segments.kind(row) == POLYGONS:
-            entry["segmentation"] = [part.reshape(-1).tolist() for part in columns.segments.polygons(row)]
-        elif columns.segments is not None and columns.segments.kind(row) != NO_SEGMENT:
-            rle = columns.segmentation(row)
-            entry["segmentation"] = {"size": list(rle["size"]), "counts": rle["counts"].decode()}
-        annotations.append(entry)
-    categories = [{"id": int(i), "name": str(name)} for i, name in zip(dataset.category_ids, dataset.classes)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    columns, paths = columns_of(dataset), image_paths(dataset)
+    return coco_content(dataset, paths, [image_size(columns, i, path) for i, path in enumerate(paths)])
 
 
 def differences(before: DetectionDataset, after: DetectionDataset) -> list[dict[str, Any]]:
