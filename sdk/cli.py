@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--leaks", choices=("warn", "raise", "ignore"), default="warn", help="images of training in validation too"
     )
+    fit.add_argument("--profile", action="store_true", help="write where the time of a step goes to RUN/profile")
     fit.add_argument("--precision", choices=("32", "bf16", "16"), help="default: the recipe's")
     fit.add_argument("--devices", type=_devices, default="auto", help="how many, or which as 0,1 (default: all GPUs)")
     fit.add_argument("--strategy", default="auto", help="of Lightning Fabric, such as ddp (default: auto)")
@@ -102,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", help="folder for pictures with the detections")
     predict.add_argument("--score-threshold", type=float, default=0.3)
     predict.add_argument("--device")
+    predict.add_argument("--profile", metavar="FOLDER", help="write where the time of an image goes to this folder")
     _views(predict)
 
     explore = _verb(verbs, "explore", _explore, "look at ground truth and predictions in the FiftyOne App")
@@ -307,6 +309,7 @@ def _predict(options: argparse.Namespace) -> int:
         tta=_tta(options),
         out=options.out,
         draw_threshold=options.score_threshold,
+        profile=options.profile,
     )
     for prediction in found if isinstance(found, list) else [found]:
         print(prediction.path)

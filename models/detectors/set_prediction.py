@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from ..boxes import cxcywh_to_xyxy, to_output_frame
 from ..settings import SetTest
@@ -62,7 +63,9 @@ class SetDetector(Detector):
         return tuple(SetOutputs(*full_precision(tuple(one))) for one in self.bbox_head(features, padding))
 
     def forward(self, images: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
-        return self.bbox_head.loss(self.outputs(images), images, targets)
+        outputs = self.outputs(images)
+        with record_function("losses"):
+            return self.bbox_head.loss(outputs, images, targets)
 
     def predict(self, images: ImageBatch) -> list[Detections]:
         return self.bbox_head.predict(self.outputs(images), images, self.test)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from ..dense.head import DenseHead
 from ..settings import without_suppression
@@ -26,7 +27,9 @@ class SingleStageDetector(Detector):
         return full_precision(self.bbox_head(self.neck(self.backbone(images.pixels))))
 
     def forward(self, images: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
-        return self.bbox_head.loss(self.outputs(images), images, targets)
+        outputs = self.outputs(images)
+        with record_function("losses"):
+            return self.bbox_head.loss(outputs, images, targets)
 
     def predict(self, images: ImageBatch) -> list[Detections]:
         return self.bbox_head.predict(self.outputs(images), images, self.test)

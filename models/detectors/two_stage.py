@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from ..roi.masks import MaskBranch, paste_detections
 from ..settings import ProposalSettings, RoITest, without_suppression
@@ -101,7 +102,8 @@ class TwoStageDetector(Detector):
         losses: dict[str, Tensor] = {}
         if self.rpn_head is not None:
             outputs = self.rpn_head.outputs(features, images)
-            losses.update(self.rpn_head.loss(outputs, images, targets))
+            with record_function("losses"):
+                losses.update(self.rpn_head.loss(outputs, images, targets))
             proposals = [p.boxes for p in self.rpn_head.propose(outputs, images)]
         elif proposals is None:
             proposals = [_required(target.proposals) for target in targets]

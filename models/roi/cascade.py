@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from ..assigners import MaxIoUAssigner
 from ..detectors.two_stage import RoIHead
@@ -74,7 +75,9 @@ class CascadeRoIHead(RoIHead):
         for stage, (head, weight) in enumerate(zip(self.bbox_head, self.stage_weights, strict=True)):
             regions = sample_batch(proposals, targets, self.assigners[stage], self.samplers[stage])
             logits, codes = self.boxes_forward(stage, features, to_rois([r.boxes for r in regions]))
-            add_stage_losses(losses, stage, weight, head.loss(logits, codes, regions))
+            with record_function("losses"):
+                own = head.loss(logits, codes, regions)
+            add_stage_losses(losses, stage, weight, own)
             if len(self.mask_head):
                 masks = self.masks_forward(stage, features, to_rois([r.positive_boxes for r in regions]))
                 add_stage_losses(losses, stage, weight, self.mask_head[stage].loss(masks, regions, targets))

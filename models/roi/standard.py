@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from ..assigners import MaxIoUAssigner
 from ..boxes import to_output_frame
@@ -79,7 +80,8 @@ class StandardRoIHead(RoIHead):
     ) -> dict[str, Tensor]:
         regions = self.sample(features, proposals, targets)
         logits, codes = self.boxes_forward(features, to_rois([r.boxes for r in regions]))
-        losses = self.bbox_head.loss(logits, codes, regions)
+        with record_function("losses"):
+            losses = self.bbox_head.loss(logits, codes, regions)
         if self.mask_head is not None:
             losses.update(self.mask_losses(features, regions, targets))
         return losses

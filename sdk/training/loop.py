@@ -15,6 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from ..datasets.base import DetectionDataset
 from ..errors import NonFiniteLoss, RunError
@@ -119,7 +120,8 @@ class Training:
                 break
             except torch.OutOfMemoryError as error:
                 self._use_smaller_parts(error, batches)
-        norm = self._finish_gradient()
+        with record_function("gradient"):
+            norm = self._finish_gradient()
         finite = torch.cat([part.means for part in parts]).isfinite().all()
         if not self.half:
             finite &= norm.isfinite()
@@ -128,8 +130,9 @@ class Training:
             # Fused optimizers leave the step out on the device where this is one. Half precision finds infinite
             # gradients itself: it leaves the step out and lowers its scale.
             self.optimizer.found_inf = self.intact.isnan().float()  # type: ignore[attr-defined]
-        if not self.sharded or not self.intact.isnan():
-            self.fabric_optimizer.step()
+        with record_function("optimizer"):
+            if not self.sharded or not self.intact.isnan():
+                self.fabric_optimizer.step()
         self.unread.append(UnreadStep(self.step, self.epoch, self.lr, parts, norm))
         self.step += 1
         if self.averaged is not None:
@@ -141,13 +144,15 @@ class Training:
         images = sum(map(len, batches))
         for i, batch in enumerate(batches):
             with self.fabric.no_backward_sync(self.network, enabled=i + 1 < len(batches)):
-                losses = self.network(batch)
+                with record_function("forward"):
+                    losses = self.network(batch)
                 total = torch.stack([term.float() for term in losses.values()]).sum()
                 own = torch.stack([total, *(term.float() for term in losses.values())]).detach()
                 # A mean over processes is not finite where one of them is not, so that all stop at the same step.
                 means: Tensor = self.fabric.all_reduce(own.clone(), reduce_op="mean")  # type: ignore[assignment]
                 parts.append(LossTerms(batch, tuple(losses), means, own))
-                self.fabric.backward(total * self.intact / (images / len(batch)))
+                with record_function("backward"):
+                    self.fabric.backward(total * self.intact / (images / len(batch)))
         return parts
 
     def _finish_gradient(self) -> Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.profiler import record_function
 
 from ..datasets.adapter import OnFault
 from ..datasets.loader import Loader
@@ -23,6 +24,7 @@ from ..models.recipe import Recipe
 from ..opening import training_splits
 from ..reports.curves import draw_curves
 from ..reports.pictures import draw_examples
+from ..reports.profile import Profiler
 from ..reports.progress import Progress, say
 from ..reports.text import headline
 from ..results.files import write_json
@@ -66,6 +68,7 @@ def fit(
     save_minutes: float | None = None,
     keep_last: int = 2,
     keep_best: int = 1,
+    profile: bool = False,
 ) -> Run:
     """Trains a detector by its recipe, scores it after every epoch, and keeps the best and the last weights.
 
@@ -93,6 +96,8 @@ def fit(
         resume: ``auto`` goes on from the run folder's last state where there is one.
         save_every, save_minutes: steps or minutes between saved states, besides the one after every epoch.
         keep_last, keep_best: how many of the newest states stay, and how many epochs' weights, those that scored best.
+        profile: watch some steps, and write where their time goes into ``profile`` in the run folder: a table, and a
+            trace that https://ui.perfetto.dev opens.
 
     Returns:
         The run, with its best weights.
@@ -178,12 +183,16 @@ def fit(
         training.restore()
     log = MetricsLog(folder, training.step) if fabric.is_global_zero else None
     progress = Progress(plan.steps, plan.total_batch_size, start=training.step, shown=fabric.is_global_zero)
-    with Watch(fabric), Interruption(fabric) as interruption, progress:
+    profiler = Profiler(folder / "profile" if profile and fabric.is_global_zero else None)
+    with Watch(fabric), Interruption(fabric) as interruption, progress, profiler:
         while training.epoch < plan.epochs and not (patience and training.epochs_without_gain >= patience):
             loader.set_epoch(training.epoch, start_batch=(training.step - training.epoch_start) * accumulate)
-            for group in grouped(loader, accumulate):
-                training.train_step([batch.to(fabric.device, non_blocking=True) for batch in group])
-                tell_steps(training.finished(), progress, log, plan)
+            for group in profiler.steps(grouped(loader, accumulate)):
+                with record_function("to device"):
+                    group = [batch.to(fabric.device, non_blocking=True) for batch in group]
+                training.train_step(group)
+                with record_function("figures"):
+                    tell_steps(training.finished(), progress, log, plan)
                 stop, save = interruption.agreed(training.save_is_due())
                 if save or stop:
                     tell_steps(training.finished(wait=True), progress, log, plan)

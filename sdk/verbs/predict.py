@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.profiler import record_function
 
 from ..errors import SdkError
 from ..inference.batching import Batch
@@ -18,6 +19,7 @@ from ..inference.sources import ahead, as_pixels, picture_names, sources_of
 from ..models.tta import TTA
 from ..reports.drawing import draw_detections
 from ..reports.pictures import save_image
+from ..reports.profile import Profiler
 from ..results.run import load
 
 WORTH_A_COPY = 4
@@ -35,6 +37,7 @@ def predict(
     draw: bool = False,
     draw_threshold: float = 0.3,
     out: str | os.PathLike | None = None,
+    profile: str | os.PathLike | None = None,
 ) -> Prediction | list[Prediction]:
     """Finds objects in images.
 
@@ -49,6 +52,8 @@ def predict(
         draw: add a picture with the detections of at least ``draw_threshold``.
         out: folder to write these pictures to, as PNG files; existing ones of the same name are replaced, and it may
             not be a folder that images are read from.
+        profile: folder to which to write where the time of some batches goes: a table, and a trace that
+            https://ui.perfetto.dev opens.
 
     Returns:
         One Prediction for one image; a list for a folder, a sequence or a batch.
@@ -75,17 +80,21 @@ def predict(
 
     found: list[Prediction] = []
     parts = [sources[start : start + batch_size] for start in range(0, len(sources), batch_size)]
-    for pixels, views in ahead(prepared, parts):
-        for image, detections in zip(pixels, detect_views(trained, views, tta)):
-            source, name = sources[len(found)], names[len(found)]
-            if score_threshold is not None:
-                detections = detections[detections.scores >= score_threshold]
-            path = source if isinstance(source, Path) else None
-            drawn = None
-            if draw or folder is not None:
-                drawn = draw_detections(image, detections, trained.classes, draw_threshold)
-            if folder is not None and drawn is not None:
-                save_image(folder / f"{name}.png", drawn)
-            fields = vars(detections)
-            found.append(Prediction(**fields, classes=trained.classes, path=path, drawn=drawn if draw else None))
+    with Profiler(None if profile is None else Path(profile)) as profiler:
+        for pixels, views in profiler.steps(ahead(prepared, parts)):
+            with record_function("network"):
+                detected = detect_views(trained, views, tta)
+            for image, detections in zip(pixels, detected):
+                source, name = sources[len(found)], names[len(found)]
+                if score_threshold is not None:
+                    detections = detections[detections.scores >= score_threshold]
+                path = source if isinstance(source, Path) else None
+                drawn = None
+                if draw or folder is not None:
+                    with record_function("pictures"):
+                        drawn = draw_detections(image, detections, trained.classes, draw_threshold)
+                        if folder is not None:
+                            save_image(folder / f"{name}.png", drawn)
+                fields = vars(detections)
+                found.append(Prediction(**fields, classes=trained.classes, path=path, drawn=drawn if draw else None))
     return found[0] if single else found
