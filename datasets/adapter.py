@@ -254,7 +254,10 @@ def settle_faults(index: Index, on_fault: OnFault, file: object) -> Index:
     faults = index.faults
     if faults and on_fault == "raise":
         error = faults[0].error()
-        error.add_note(f"{len(faults)} fault(s) in all; open with on_fault='skip' or 'repair' to go on without them")
+        error.add_note(
+            f"the first of {len(faults)} fault(s) in these annotations; `sdk check` lists them all, and "
+            "on_fault='skip' or 'repair' (--on-fault) goes on without them"
+        )
         raise error
     if faults:
         done = "left out" if on_fault == "skip" else "left out or repaired in memory"

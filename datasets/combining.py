@@ -226,11 +226,9 @@ def _folder(info: ImageInfo) -> str:
 def _numbered(values: Sequence[Hashable]) -> np.ndarray:
     """(I,) the number of each image's group; each None or NaN is a group of its own."""
     numbers: dict[Hashable, int] = {}
-    own = object()
-    return np.array(
-        [numbers.setdefault((own, i) if v is None or v != v else v, len(numbers)) for i, v in enumerate(values)],
-        np.int64,
-    )
+    # NaN is what differs from itself.
+    keys = [("alone", index) if v is None or v != v else ("group", v) for index, v in enumerate(values)]
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
 def _contents(dataset: DetectionDataset, groups: np.ndarray) -> np.ndarray:

@@ -7,38 +7,15 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .array_pickles import load_arrays
 from .errors import DatasetError
 from .index import Ragged
 from .reading import read_bytes
-
-# All that a pickle of numpy arrays needs; anything else could run code.
-_ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in (("__builtin__", "bytes"), ("builtins", "bytes")):
-            # How protocol 2 writes an array without elements; called with a number it could fill the memory.
-            return lambda: b""
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not a part of numpy arrays")
-        return super().find_class(module, name)
 
 
 def read_proposals(file: Path, image_ids: np.ndarray) -> Ragged:
@@ -76,7 +53,7 @@ def _load(file: Path) -> Any:
                 return members
             return [members[name] for name in sorted(members, key=lambda name: int(name.removeprefix("arr_")))]
         if file.suffix in (".pkl", ".pickle"):
-            return _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
+            return load_arrays(data)
     except Exception as error:
         # Damaged pickles raise nearly anything; whichever it is, the file is at fault.
         raise DatasetError(f"proposals cannot be read: {error}", file=file) from error

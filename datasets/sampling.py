@@ -2,9 +2,9 @@
 
 Shape letters: I images, K classes, E places in an epoch's order, T images of one step on all devices together.
 
-A sampler says how often an image should be seen, as a number that may be fractional. Every epoch the fractions are
-resolved afresh. All draws are functions of (seed, epoch): a run that is resumed, or spread over another number of
-devices, sees the same order.
+A sampler is made without a dataset and says of one how often each image should be seen, as a number that may be
+fractional: ``ClassBalanced().repeats(dataset)``. Every epoch the fractions are resolved afresh. All draws are
+functions of (seed, epoch): a run that is resumed, or spread over another number of devices, sees the same order.
 """
 
 from __future__ import annotations
@@ -33,8 +33,22 @@ class Sampler(Protocol):
         ...
 
 
+class _MadeWithoutDataset:
+    """Base of the samplers of this file: where a dataset is given to a constructor, the error says where it belongs."""
+
+    def __new__(cls, *given: Any, **_: Any) -> Any:
+        if any(isinstance(value, DetectionDataset) for value in given):
+            name = cls.__name__
+            raise DatasetError(
+                f"{name} is made without a dataset",
+                field="dataset",
+                expected=f"sdk.fit(dataset, model, sampling={name}(...)), or {name}(...).repeats(dataset)",
+            )
+        return super().__new__(cls)
+
+
 @dataclass(frozen=True)
-class RepeatFactor:
+class RepeatFactor(_MadeWithoutDataset):
     """Repeat-factor sampling (Gupta et al., LVIS, section 4 and appendix): an image is seen
     ``max over its classes c of max(1, sqrt(threshold / f(c)))`` times, f(c) being the fraction of the images that
     show class c. Images without objects are seen once."""
@@ -52,7 +66,7 @@ class RepeatFactor:
 
 
 @dataclass(frozen=True)
-class InstanceRepeatFactor:
+class InstanceRepeatFactor(_MadeWithoutDataset):
     """Instance-aware repeat factors (Yaman et al., "Instance-Aware Repeat Factor Sampling for Long-Tailed Object
     Detection", 2023): as ``RepeatFactor``, with the geometric mean of a class's share of the images and its share of
     the objects in place of f(c), so that a class that crowds into few images counts as less rare."""
@@ -71,7 +85,7 @@ class InstanceRepeatFactor:
 
 
 @dataclass(frozen=True)
-class ClassBalanced:
+class ClassBalanced(_MadeWithoutDataset):
     """Every class is shown equally often: a class is drawn evenly, then one of its images evenly.
 
     In expectation an epoch has as many images as the dataset; images without objects are left out.
@@ -86,7 +100,7 @@ class ClassBalanced:
 
 
 @dataclass(frozen=True)
-class ClassShares:
+class ClassShares(_MadeWithoutDataset):
     """Wished shares of the showings: ``{"person": 0.2}`` shows images with a person as every fifth showing of a class.
 
     A showing is one class on one image, once. Classes that are not named share the rest as they do in the data. Since
@@ -142,7 +156,7 @@ class ClassShares:
 
 
 @dataclass(frozen=True)
-class AttributeShares:
+class AttributeShares(_MadeWithoutDataset):
     """Wished shares of images by an attribute, such as day and night.
 
     values: the attribute of each image, or a function of its index. shares: of each value; equal ones where absent.
@@ -169,7 +183,7 @@ class AttributeShares:
 
 
 @dataclass(frozen=True)
-class OnlyWithObjects:
+class OnlyWithObjects(_MadeWithoutDataset):
     """Leaves out images without objects that count; their indices stay."""
 
     def repeats(self, dataset: DetectionDataset) -> np.ndarray:
@@ -177,7 +191,7 @@ class OnlyWithObjects:
 
 
 @dataclass(frozen=True)
-class Repeated:
+class Repeated(_MadeWithoutDataset):
     """Every image ``times`` times an epoch."""
 
     times: float

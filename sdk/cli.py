@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SdkError, DatasetError, ValueError, FileNotFoundError) as error:
         if options.traceback:
             raise
-        print(f"sdk {options.verb}: {error}", file=sys.stderr)
+        print(f"sdk {options.verb}: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has seen enough; nothing is left to flush at exit.

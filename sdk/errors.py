@@ -68,3 +68,9 @@ def require_same_classes(model_classes: Sequence[str] | None, count: int, datase
 def _listed(names: Sequence[str], most: int = 10) -> str:
     shown = ", ".join(repr(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def require_count(name: str, value: object, least: int = 1) -> None:
+    """Raises ValueError where a number that counts something is no whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, found {value!r}")

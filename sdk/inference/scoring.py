@@ -13,7 +13,7 @@ from torch import nn
 
 from ..datasets.base import DetectionDataset
 from ..datasets.loader import Loader
-from ..errors import RunError
+from ..errors import DatasetError, RunError, require_count
 from ..evaluators.base import Evaluator, Report
 from ..evaluators.choosing import NamedProtocol, evaluator_for
 from ..evaluators.cityscapes import CityscapesEvaluator
@@ -23,7 +23,7 @@ from ..models.methods.rpn import RPN
 from ..models.recipe import Recipe
 from ..models.structures import Detections
 from ..models.tta import TTA
-from ..reports.progress import Progress
+from ..reports.progress import Progress, say
 from ..results.manifest import MANIFEST
 from ..results.run import load, require_fitting
 from ..results.weights import Trained
@@ -105,6 +105,17 @@ def score(
     return fabric.broadcast(evaluator.compute() if fabric.is_global_zero else None)  # type: ignore[return-value]
 
 
+def scorable(dataset: DetectionDataset | None) -> DetectionDataset | None:
+    """The dataset, or none where files are missing that only its protocol needs, such as the sets of
+    WIDER FACE, which is said."""
+    try:
+        getattr(dataset, "ground_truth", None)
+    except DatasetError as error:
+        say(f"validation is not scored: {error}")
+        return None
+    return dataset
+
+
 def collect(
     dataset: DetectionDataset,
     model: nn.Module,
@@ -121,6 +132,7 @@ def collect(
     keep: is also given the image ids and detections of every batch, for those who want more than the scores. tta: the
     views in which each image is seen; by default those of the recipe.
     """
+    require_count("batch_size", batch_size)
     tta = tta or recipe_views(recipe)
     loader = Loader(
         dataset,

@@ -16,10 +16,10 @@ from torch.profiler import record_function
 from ..datasets.adapter import OnFault
 from ..datasets.loader import Loader
 from ..datasets.sampling import Sampler
-from ..errors import RunError, require_same_classes
+from ..errors import RunError, require_count, require_same_classes
 from ..inference.batching import Collate, require_readable
 from ..inference.running import default_workers, examples
-from ..inference.scoring import score
+from ..inference.scoring import scorable, score
 from ..models.recipe import Recipe
 from ..opening import training_splits
 from ..reports.curves import draw_curves
@@ -109,8 +109,12 @@ def fit(
         KeyboardInterrupt, SystemExit: on SIGINT or SIGTERM, after the state was saved.
     """
     require_positive(epochs=epochs, accumulate=accumulate, lr=lr)
+    for name, number, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
+        if number is not None:
+            require_count(name, number, least)
     saving = Saving(save_every, save_minutes, keep_last, keep_best)
     train, scored_on = training_splits(dataset, validation, on_fault)
+    scored_on = scorable(scored_on)
     if isinstance(model, str) and not Path(model).exists():
         from .. import models
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch.profiler import record_function
 
-from ..errors import SdkError
+from ..errors import SdkError, require_count
 from ..inference.batching import Batch
 from ..inference.prediction import Prediction
 from ..inference.running import detect_views, ready, single_device, views_of
@@ -62,6 +62,7 @@ def predict(
         DatasetError: when a file is missing or no image.
         SdkError: when something else is no image.
     """
+    require_count("batch_size", batch_size)
     single, sources = sources_of(images)
     trained = load(what)
     trained.model.to(single_device(device).device)

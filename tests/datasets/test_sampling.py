@@ -187,3 +187,9 @@ def test_what_is_no_sampling(given, message):
 def test_an_unknown_class_of_shares_is_named():
     with pytest.raises(DatasetError, match="found 'z'"):
         ClassShares({"z": 0.5}).repeats(listed((0,)))
+
+
+@pytest.mark.parametrize("sampler", [ClassBalanced, OnlyWithObjects, RepeatFactor, Repeated])
+def test_samplers_are_made_without_a_dataset(sampler):
+    with pytest.raises(DatasetError, match=r"without a dataset.*sdk\.fit"):
+        sampler(Shapes(3))

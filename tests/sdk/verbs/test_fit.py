@@ -11,6 +11,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,7 +20,7 @@ from torch import nn
 
 import sdk
 from sdk import models
-from sdk.datasets import Coco, DatasetError, Shapes
+from sdk.datasets import Coco, DatasetError, Shapes, WiderFace
 from sdk.datasets.transforms import Flip, Preprocessing
 from sdk.errors import ClassMismatch, NonFiniteLoss, RunError
 from sdk.evaluators.coco import CocoEvaluator
@@ -411,3 +413,30 @@ def test_images_of_training_in_validation(tiny, tmp_path, capsys):
     assert "scores will be too good" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(ValueError, match="leaks: expected"):
         sdk.fit(dataset.train, tiny(), leaks="no", out=tmp_path / "other", **options)
+
+
+@pytest.mark.parametrize("size", [0, -1, 0.5, True])
+def test_batches_are_whole_numbers(shapes, tiny, tmp_path, size):
+    with pytest.raises(ValueError, match="batch_size: expected a whole number of at least 1, found"):
+        sdk.fit(shapes, tiny(), batch_size=size, out=tmp_path / "run")
+    with pytest.raises(ValueError, match="batch_size: expected a whole number"):
+        sdk.predict([shapes[0].image], tiny(), batch_size=size)
+    with pytest.raises(ValueError, match="batch_size: expected a whole number"):
+        sdk.evaluate(shapes, tiny(), batch_size=size)
+
+
+def test_wider_face_trains_without_the_files_of_its_protocol(tiny, tmp_path, capsys):
+    for split in ("train", "val"):
+        (tmp_path / f"data/WIDER_{split}/images/0--Parade").mkdir(parents=True)
+        (tmp_path / "data/wider_face_split").mkdir(exist_ok=True)
+        for number in range(4):
+            image = np.full((80, 80, 3), number, np.uint8)
+            cv2.imwrite(str(tmp_path / f"data/WIDER_{split}/images/0--Parade/{split}{number}.jpg"), image)
+        lines = [f"0--Parade/{split}{number}.jpg\n1\n20 20 30 30 0 0 0 0 0 0" for number in range(4)]
+        file = tmp_path / f"data/wider_face_split/wider_face_{split}_bbx_gt.txt"
+        file.write_text("\n".join(lines) + "\n")
+    model = tiny(num_classes=1)
+    model.classes = ("face",)
+    run = sdk.fit(WiderFace(tmp_path / "data"), model, epochs=1, workers=0, out=tmp_path / "run")
+    assert (run.folder / "best.safetensors").is_file()
+    assert "validation is not scored" in " ".join(capsys.readouterr().err.split())
