@@ -33,12 +33,12 @@ Kind = Literal["equal file", "near duplicate"]
 READERS = 8
 # Side of the square thumbnails on which candidates are compared, in pixels.
 SIDE = 64
-# Bits of 64 in which hashes of candidates may differ. Up to 7 all are found, of those with 8 nearly all.
-RADIUS = 8
+# Bits of 64 in which hashes of candidates may differ. Up to 7 all are found, of those with more most.
+RADIUS = 10
 # Correlation of the details of aligned thumbnails from which two pictures are the same.
 SAME = 0.9
 # Correlation at 16 x 16 pixels below which candidates are not aligned at all.
-ROUGHLY_SAME = 0.8
+ROUGHLY_SAME = 0.7
 # Standard deviation of grey values below which a picture shows nothing that could be recognized.
 PLAIN = 3.0
 # What a crop leaves of each side, as (start, end); twice 5 % and once 10 % stand for all that lies between.
