@@ -86,7 +86,7 @@ def label_faults(truth: Objects, found: Objects, num_classes: int) -> LabelFault
     duplicate_of, repeats = _duplicates(truth, found, pairs, partner)
 
     belongs = partner >= 0
-    sure = np.where(belongs, usual.precision(found.scores[partner], found.labels[partner]), 0.0)
+    sure = np.where(belongs, found.scores[partner], 0.0)
     off = np.zeros(len(truth))
     off[belongs] = usual.unusual(truth.boxes[belongs], found.boxes[partner[belongs]], truth.labels[belongs])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import tempfile
 from collections.abc import Sequence
@@ -19,9 +18,8 @@ from ..evaluators.base import Report
 from ..evaluators.matching import Matches
 from ..reports.curves import draw_confusion, draw_precision_recall
 from ..reports.drawing import draw_boxes
-from ..reports.page import write_report
+from ..reports.page import report_page, write_page
 from ..reports.pictures import save_image
-from ..results.files import write_bytes
 from .predictions import Predictions
 
 TILE = 220
@@ -59,14 +57,7 @@ def write_html(
         missed = np.flatnonzero(matches.missed)[:PICTURES]
         tiles = [tile for tile in (_missed_tile(dataset, int(row)) for row in missed) if tile is not None]
         pictures += _gallery(folder, "missed objects", tiles)
-        page = write_report(report, folder, "What the detector gets right and wrong", pictures).read_text("utf-8")
-
-        def inside(match: re.Match) -> str:
-            content = base64.b64encode((folder / match[1]).read_bytes()).decode()
-            return f'src="data:image/{"jpeg" if match[1].endswith("jpg") else "png"};base64,{content}"'
-
-        write_bytes(path, re.sub(r'src="([^"]+)"', inside, page).encode())
-    return path
+        return write_page(report_page(report, "What the detector gets right and wrong", pictures), path)
 
 
 def failures(matches: Matches, breakdown: ErrorBreakdown | None) -> dict[str, Sequence[int]]:

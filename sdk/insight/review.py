@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -10,14 +11,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from ..datasets.amending import Amendments, Change
 from ..datasets.base import DetectionDataset
+from ..datasets.errors import DatasetError
 from ..datasets.index import columns_of
+from ..datasets.reading import read_image
 from ..errors import SdkError
 from ..evaluators.base import Evaluator
 from ..evaluators.label_faults import KINDS, Objects, label_faults, moved_images, swapped_classes
+from ..reports.page import Page, Picture, Section, write_page
 from ..reports.text import table
 
 SYSTEMATIC = ("swapped classes", "moved image")
@@ -161,6 +166,29 @@ class Review:
                     review.decisions[suspect.number] = decision
         return review
 
+    def page(self, path: str | os.PathLike, most: int = 300) -> Path:
+        """Writes an HTML page with the suspects, the ``most`` probable ones as crops beside the suggestion: white is
+        what is annotated, green what is suggested. Images that cannot be read have no crop."""
+        counts = [("kind", "suspects"), *((kind, str(count)) for kind, count in self.counts().items())]
+        rows = [COLUMNS[:-1]]
+        for suspect in self.entries[:most]:
+            said = {**suspect.to_dict(), "decision": self.decisions.get(suspect.number, "")}
+            said["probability"] = f"{suspect.probability:.2f}"
+            rows.append([_text(said[name]) for name in COLUMNS[:-1]])
+        sections = [
+            Section("Counts", counts),
+            Section("Crops", pictures=[p for s in self.entries[:most] if (p := _crop(s)) is not None]),
+            Section("Suspects", rows),
+        ]
+        lead = (
+            f"{len(self)} suspects, the {min(most, len(self))} likeliest are shown",
+            "white: annotated, green: suggested",
+        )
+        return write_page(Page("Annotations that are probably wrong", lead, sections, self.notes), Path(path))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
     def to_dict(self) -> dict[str, Any]:
         """The review as plain values."""
         rows = [{**s.to_dict(), "decision": self.decisions.get(s.number, "")} for s in self.entries]
@@ -190,6 +218,41 @@ class Review:
                          _text(s.class_name), _text(s.suggestion)))  # fmt: skip
         more = [f"{len(self) - 30} more"] if len(self) > 30 else []
         return "\n".join([repr(self), "", *table(rows), *more, *(f"note: {note}" for note in self.notes)])
+
+
+CROP = 200
+"""Side of a crop, in pixels."""
+
+
+def _crop(suspect: Suspect) -> Picture | None:
+    """The surroundings of a suspect; none where it has no box or its image cannot be read."""
+    if suspect.box is None or suspect.file is None:
+        return None
+    try:
+        image = read_image(Path(suspect.file))
+    except DatasetError:
+        return None
+    boxes = [(suspect.box, (255, 255, 255))]
+    if suspect.kind == "box":
+        boxes.append((suspect.suggestion, (0, 255, 0)))  # type: ignore[arg-type]
+    elif suspect.kind == "missing":
+        boxes = [(suspect.box, (0, 255, 0))]
+    x1, y1, x2, y2 = suspect.box
+    side = max(x2 - x1, y2 - y1, 16) * 1.8
+    left, top, scale = (x1 + x2 - side) / 2, (y1 + y2 - side) / 2, CROP / side
+    moved = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
+    crop = cv2.warpAffine(image, moved, (CROP, CROP), flags=cv2.INTER_AREA, borderValue=(128, 128, 128))
+    for box, color in boxes:
+        a, b, c, d = (round(float(v) * scale) for v in np.asarray(box) - [left, top, left, top])
+        cv2.rectangle(crop, (a, b), (c, d), color, 2)
+    at = f"{suspect.image_id}" if suspect.annotation_id is None else f"{suspect.image_id}, {suspect.annotation_id}"
+    advice = "another box" if suspect.kind == "box" else suspect.suggestion
+    caption = f"{suspect.number}: {suspect.kind} {suspect.probability:.2f}, {suspect.class_name}: {advice} ({at})"
+    size = max(float(x2 - x1), 0.0) * max(float(y2 - y1), 0.0)
+    marks: dict[str, str | float] = {"kind": suspect.kind, "class": suspect.class_name or ""}
+    marks["probability"] = suspect.probability
+    marks["size"] = "small" if size < 32**2 else "medium" if size < 96**2 else "large"
+    return Picture.of_pixels(caption, crop, marks)
 
 
 def _text(value: Any) -> str:

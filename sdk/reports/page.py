@@ -1,13 +1,17 @@
-"""A report as files: text, JSON and a page."""
+"""Reports as one HTML file each: pictures are inside of it, and it needs no network and no script to be read."""
 
 from __future__ import annotations
 
-import html
+import base64
 import json
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..results.files import write_bytes
 from .text import as_text, class_rows
@@ -16,44 +20,77 @@ if TYPE_CHECKING:
     from ..evaluators.base import Report
 
 
-def write_report(report: Report, folder: Path, title: str, pictures: Sequence[tuple[str, Path]] = ()) -> Path:
-    """``report.txt``, ``report.json`` and ``report.html`` with the pictures (caption, file) beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / "report.txt", (as_text(report) + "\n").encode())
-    write_bytes(folder / "report.json", (json.dumps(report.to_dict(), indent=2) + "\n").encode())
-    figures = "".join(_html_row("td", (name, str(value))) for name, value in report.metrics.items())
-    classes = ""
-    if report.per_class:
-        first, *rest = class_rows(report)
-        classes = (
-            f"<h2>Classes</h2><table>{_html_row('th', first)}{''.join(_html_row('td', row) for row in rest)}</table>"
-        )
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in report.notes)
-    shown = "".join(
-        f'<figure><img src="{html.escape(os.path.relpath(path, folder))}" loading="lazy">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for caption, path in pictures
+@dataclass(frozen=True)
+class Picture:
+    """source: a data address. marks: what it can be filtered by in the page, such as its class or its score; numbers
+    are filtered by the least, texts by the same."""
+
+    caption: str
+    source: str
+    marks: dict[str, str | float] = field(default_factory=dict)
+
+    @staticmethod
+    def of_file(caption: str, path: Path) -> Picture:
+        """A PNG or JPEG file; its bytes go into the page as they are."""
+        kind = "png" if path.suffix == ".png" else "jpeg"
+        return Picture(caption, f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}")
+
+    @staticmethod
+    def of_pixels(caption: str, image: np.ndarray, marks: dict[str, str | float]) -> Picture:
+        """An (H, W, 3) uint8 RGB image, kept as a JPEG of some kilobytes."""
+        _, content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+        return Picture(caption, f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}", marks)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with a table (the head first), pictures, or both. width: of a picture at least, in rem."""
+
+    title: str
+    table: Sequence[Sequence[str]] = ()
+    pictures: Sequence[Picture] = ()
+    width: float = 13
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page says. lead: lines below the title. notes: what a reader must know."""
+
+    title: str
+    lead: Sequence[str]
+    sections: Sequence[Section]
+    notes: Sequence[str] = ()
+
+
+def write_page(page: Page, path: Path) -> Path:
+    """Writes a page. Names of classes and files are anyone's text: the template escapes all that it is given."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    counts = report.counts
-    page = f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>
-<style>body{{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em}}
-table{{border-collapse:collapse}}td,th{{padding:.2em 1em;border-bottom:1px solid #ddd;text-align:left}}
-figure{{margin:1em 0}}img{{max-width:100%}}figcaption{{color:#555}}</style>
-<h1>{html.escape(title)}</h1>
-<p>{html.escape(report.protocol)}</p>
-<p>{counts.images} images, {counts.ground_truths} ground truths ({counts.ignored} more ignored),
-{counts.detections} detections</p>
-<h2>Figures</h2><table>{figures}</table>
-{classes}
-{f"<h2>Notes</h2><ul>{notes}</ul>" if notes else ""}
-{f"<h2>Pictures</h2>{shown}" if shown else ""}
-</html>
-"""
-    path = folder / "report.html"
-    write_bytes(path, page.encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, templates.get_template("page.html").render(page=page).encode("utf-8", "replace"))
     return path
 
 
-def _html_row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+def report_page(report: Report, title: str, pictures: Sequence[tuple[str, Path]] = ()) -> Page:
+    """The page of an evaluation. pictures: captions with PNG or JPEG files."""
+    counts = report.counts
+    lead = (
+        report.protocol,
+        f"{counts.images} images, {counts.ground_truths} ground truths ({counts.ignored} more ignored), "
+        f"{counts.detections} detections",
+    )
+    sections = [Section("Figures", [("figure", "value"), *((n, str(v)) for n, v in report.metrics.items())])]
+    if report.per_class:
+        sections.append(Section("Classes", class_rows(report)))
+    if pictures:
+        sections.append(Section("Pictures", pictures=[Picture.of_file(*one) for one in pictures], width=30))
+    return Page(title, lead, sections, report.notes)
+
+
+def write_report(report: Report, folder: Path, title: str, pictures: Sequence[tuple[str, Path]] = ()) -> Path:
+    """``report.txt``, ``report.json`` and ``report.html`` with the pictures (caption, file) in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / "report.txt", (as_text(report) + "\n").encode())
+    write_bytes(folder / "report.json", (json.dumps(report.to_dict(), indent=2) + "\n").encode())
+    return write_page(report_page(report, title, pictures), folder / "report.html")

@@ -23,7 +23,7 @@ from ..reports.progress import say
 from ..results.run import Run, load, require_fitting
 from .fit import fit
 
-QUEUE = "queue.csv"
+QUEUE, PAGE = "queue.csv", "review.html"
 
 
 def review(
@@ -51,7 +51,7 @@ def review(
             part of the images, and review every part by the detector that never saw it.
         training: options of ``sdk.fit`` for the folds, such as ``{"epochs": 12}``.
         batch_size, workers, device: as in ``sdk.evaluate``.
-        out: folder for ``queue.csv``, in which decisions can be written, and of the folds' runs.
+        out: folder for ``queue.csv``, in which decisions can be written, ``review.html``, and the folds' runs.
 
     Returns:
         The review; accept suggestions and ``review.amendments().save("fixes.json")``, then
@@ -81,6 +81,7 @@ def review(
         say(note)
     if out is not None:
         say(f"the queue is {result.save(Path(out) / QUEUE)}")
+        say(f"the page is {result.page(Path(out) / PAGE)}")
     return result
 
 
