@@ -364,23 +364,25 @@ def aligned_similarity(
 
     The window that is given is where the search begins (enhanced correlation coefficient, Evangelidis and Psarakis,
     2008). Brightness and contrast do not matter, and neither does what is as wide as a sixth of the picture: skies and
-    walls that only shade alike are no duplicates. 0 where no window fits that a crop of up to 12 % could leave.
+    walls that only shade alike are no duplicates. Where the search leaves what a crop of up to 12 % could be, the given
+    window is compared as it is.
     """
     if _rough_similarity(part, _window(whole, *window)) < ROUGHLY_SAME:
         return 0.0
     (x1, x2), (y1, y2) = window
-    warp = np.array([[x2 - x1, 0, x1 * SIDE], [0, y2 - y1, y1 * SIDE]], np.float32)
+    start = np.array([[x2 - x1, 0, x1 * SIDE], [0, y2 - y1, y1 * SIDE]], np.float32)
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
     part, whole = np.ascontiguousarray(part), np.ascontiguousarray(whole)
     try:
-        _, warp = cv2.findTransformECC(part, whole, warp, cv2.MOTION_AFFINE, stop, np.full_like(whole, 255), 3)
+        every = np.full_like(whole, 255)
+        _, warp = cv2.findTransformECC(part, whole, start.copy(), cv2.MOTION_AFFINE, stop, every, 3)
     except cv2.error:
-        return 0.0  # It did not converge.
+        warp = start  # It did not converge, as happens where there is little to hold on to.
     scales, turns, shifts = warp[[0, 1], [0, 1]], warp[[0, 1], [1, 0]], warp[:, 2] / SIDE
     fits = (scales > 0.86).all() and (scales < 1.04).all() and np.abs(turns).max() < 0.03
     inside = (shifts > -0.03).all() and (shifts + scales < 1.03).all()
     if not (fits and inside):
-        return 0.0
+        warp = start
     moved = cv2.warpAffine(whole, warp, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     one, other = _details(part), _details(moved)
     return float((one * other).mean() / max(one.std() * other.std(), 1e-12))
