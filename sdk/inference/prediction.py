@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -28,6 +31,30 @@ class Prediction(Detections):
         """Class name of each detection; its label as text where the names are unknown."""
         labels = self.labels.tolist()
         return [str(label) if self.classes is None else self.classes[label] for label in labels]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values: path, and of each object its class, score and box (x1, y1, x2, y2 pixels)."""
+        rows = zip(self.names, self.scores.tolist(), self.boxes.tolist())
+        objects = [{"class": name, "score": score, "box": box} for name, score, box in rows]
+        return {"path": None if self.path is None else str(self.path), "objects": objects}
+
+    def to_pandas(self) -> Any:
+        """One row an object; needs pandas."""
+        import pandas
+
+        rows = [[one["class"], one["score"], *one["box"]] for one in self.to_dict()["objects"]]
+        return pandas.DataFrame(rows, columns=["class", "score", "x1", "y1", "x2", "y2"])
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(self.names).most_common(5))
+        return f"Prediction({len(self.scores)} objects{': ' + counts if counts else ''})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            f"<tr><td>{html.escape(name)}<td>{score:.3f}<td>{' '.join(f'{v:.1f}' for v in box)}"
+            for name, score, box in zip(self.names, self.scores.tolist(), self.boxes.tolist())
+        ]
+        return f"{html.escape(repr(self))}<table><tr><th>class<th>score<th>x1 y1 x2 y2{''.join(rows)}</table>"
 
     def __getitem__(self, keep: Tensor | slice) -> Prediction:
         kept = Detections(self.boxes, self.scores, self.labels, self.masks, self.mask_scores)[keep]

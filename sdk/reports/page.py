@@ -7,17 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..evaluators.base import Report, as_text, class_rows, error_rows, slice_rows
 from ..results.files import write_bytes
-from .text import as_text, class_rows
-
-if TYPE_CHECKING:
-    from ..evaluators.base import Report
 
 
 @dataclass(frozen=True)
@@ -83,6 +79,10 @@ def report_page(report: Report, title: str, pictures: Sequence[tuple[str, Path]]
     sections = [Section("Figures", [("figure", "value"), *((n, str(v)) for n, v in report.metrics.items())])]
     if report.per_class:
         sections.append(Section("Classes", class_rows(report)))
+    if report.errors:
+        sections.append(Section("What errors cost", error_rows(report)))
+    for attribute, values in report.slices.items():
+        sections.append(Section(f"By {attribute}", slice_rows(attribute, values)))
     if pictures:
         sections.append(Section("Pictures", pictures=[Picture.of_file(*one) for one in pictures], width=30))
     return Page(title, lead, sections, report.notes)
