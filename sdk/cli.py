@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
         "--leaks", choices=("warn", "raise", "ignore"), default="warn", help="images of training in validation too"
     )
     fit.add_argument("--profile", action="store_true", help="write where the time of a step goes to RUN/profile")
+    fit.add_argument("--deterministic", action="store_true", help="equal weights twice, or an error that names the op")
     fit.add_argument("--precision", choices=("32", "bf16", "16"), help="default: the recipe's")
     fit.add_argument("--devices", type=_devices, default="auto", help="how many, or which as 0,1 (default: all GPUs)")
     fit.add_argument("--strategy", default="auto", help="of Lightning Fabric, such as ddp (default: auto)")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -67,3 +70,64 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def surroundings() -> dict[str, Any]:
+    """Where a run is made: versions of packages, commits of the user's and of this package's checkout, hardware."""
+    return {"versions": versions(), "commits": commits(), "hardware": hardware()}
+
+
+def commits() -> dict[str, str]:
+    """The commit of the working folder's checkout and of the one that this package lies in, where they are checkouts.
+
+    ``+changes`` behind it says that files differ from the commit.
+    """
+    folders = {"here": Path.cwd(), "sdk": Path(__file__).parent}
+    found = {name: _commit(folder) for name, folder in folders.items()}
+    return {name: commit for name, commit in found.items() if commit is not None}
+
+
+def _commit(folder: Path) -> str | None:
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def hardware() -> dict[str, Any]:
+    """Machine, cores, memory in GB, and the names of the GPUs."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    return {
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory / 1e9),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def differences(manifest: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What of a run's manifest is otherwise in another, or in ``surroundings``: one line a value, by its path.
+
+    Only the parts that ``here`` has are compared. With the same values a run gives the same weights again; other
+    versions and hardware may round otherwise.
+    """
+    found: list[str] = []
+    for part in here:
+        # Through JSON, so that tuples and lists compare equal.
+        _compare(part, manifest.get(part), json.loads(json.dumps(here[part])), found)
+    return found
+
+
+def _compare(path: str, old: Any, new: Any, found: list[str]) -> None:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in [*old, *(name for name in new if name not in old)]:
+            _compare(f"{path}.{name}", old.get(name), new.get(name), found)
+    elif old != new:
+        before, after = ("absent" if value is None else f"{value!r:.200}" for value in (old, new))
+        found.append(f"{path}: was {before}, is {after}")

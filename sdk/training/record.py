@@ -17,7 +17,7 @@ from torch import nn
 from ..datasets.base import DetectionDataset
 from ..errors import RunError
 from ..models.recipe import Recipe
-from ..results.manifest import MANIFEST, read_manifest, versions
+from ..results.manifest import MANIFEST, read_manifest, surroundings
 from ..results.state import kept_states
 from .plan import Plan
 
@@ -58,7 +58,7 @@ def describe(recipe: Recipe, plan: Plan, train: DetectionDataset, detector: nn.M
         },
         "options": asdict(plan),
         "recipe": {field.name: plain(getattr(recipe, field.name)) for field in fields(recipe)},
-        "versions": versions(),
+        **surroundings(),
     }
 
 

@@ -31,6 +31,7 @@ from ..results.files import write_json
 from ..results.manifest import MANIFEST
 from ..results.run import Run, load, require_fitting
 from ..training.balance import EXPOSURE, expected_exposure, leaked, realized_exposure, tell_balance
+from ..training.determinism import deterministic_algorithms
 from ..training.interruption import Interruption
 from ..training.loop import Training, grouped
 from ..training.plan import Plan, default_transforms, make_fabric, make_plan, require_positive, samplers, tell
@@ -62,6 +63,7 @@ def fit(
     sampling: str | Mapping[str, float] | Sampler = "recipe",
     leaks: str = "warn",
     seed: int = 0,
+    deterministic: bool = False,
     out: str | os.PathLike | None = None,
     resume: str | None = None,
     save_every: int = 500,
@@ -92,6 +94,7 @@ def fit(
             ``ignore``. ``sdk.check(dataset, leaks=True)`` finds near duplicates too.
         workers: processes that load images, by default one a core, eight at most.
         seed: decides fresh weights, order, augmentation and everything drawn inside the model.
+        deterministic: equal weights twice, also on a GPU; an operation that has no such way raises RuntimeError.
         out: run folder; by default ``runs/<model>``, with a number where that is taken.
         resume: ``auto`` goes on from the run folder's last state where there is one.
         save_every, save_minutes: steps or minutes between saved states, besides the one after every epoch.
@@ -188,7 +191,8 @@ def fit(
     log = MetricsLog(folder, training.step) if fabric.is_global_zero else None
     progress = Progress(plan.steps, plan.total_batch_size, start=training.step, shown=fabric.is_global_zero)
     profiler = Profiler(folder / "profile" if profile and fabric.is_global_zero else None)
-    with Watch(fabric), Interruption(fabric) as interruption, progress, profiler:
+    exact = deterministic_algorithms(deterministic)
+    with Watch(fabric), exact, Interruption(fabric) as interruption, progress, profiler:
         while training.epoch < plan.epochs and not (patience and training.epochs_without_gain >= patience):
             loader.set_epoch(training.epoch, start_batch=(training.step - training.epoch_start) * accumulate)
             for group in profiler.steps(grouped(loader, accumulate)):
