@@ -6,7 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
+
+from .training.options import Optimization
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +64,10 @@ def parser() -> argparse.ArgumentParser:
         ("keep-best", int, "epochs whose weights stay, those that scored best (default: 1)"),
     ):
         fit.add_argument(f"--{name}", type=kind, help=what, default=argparse.SUPPRESS)
+    for option in fields(Optimization):
+        flag = "--" + option.name.replace("_", "-")
+        told = {**option.metadata, "help": f"{option.metadata['help']} (default: the recipe's)"}
+        fit.add_argument(flag, default=argparse.SUPPRESS, **told)
     fit.add_argument(
         "--sampling",
         type=_sampling,

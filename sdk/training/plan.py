@@ -153,7 +153,8 @@ def tell(recipe: Recipe, plan: Plan, train: DetectionDataset, scored_on: Detecti
     meant = recipe.images_per_device * recipe.devices
     say(f"training {recipe.name} on {len(train)} images of {len(train.classes)} classes, {plan.epochs} epochs")
     say(f"scoring on {len(scored_on)} images" if scored_on else "no validation set: the last weights are the best")
-    falls = f"times {plan.schedule.drop_factor:g} after epochs {', '.join(map(str, plan.schedule.drops))}"
+    drops = plan.schedule.drops
+    falls = f"times {plan.schedule.drop_factor:g} after epochs {', '.join(map(str, drops))}" if drops else "flat"
     say(
         f"batch {plan.total_batch_size} ({plan.batch_size} images x {plan.accumulate} passes x {plan.world_size} "
         f"devices), precision {plan.precision}"

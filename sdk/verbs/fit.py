@@ -34,6 +34,7 @@ from ..training.balance import EXPOSURE, expected_exposure, leaked, realized_exp
 from ..training.determinism import deterministic_algorithms
 from ..training.interruption import Interruption
 from ..training.loop import Training, grouped
+from ..training.options import Optimization
 from ..training.plan import Plan, default_transforms, make_fabric, make_plan, require_positive, samplers, tell
 from ..training.ranks import Watch, ranks_here, share_cores
 from ..training.readout import StepFigures
@@ -51,6 +52,10 @@ def fit(
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
+    optimizer: str | None = None,
+    schedule: str | None = None,
+    weight_decay: float | None = None,
+    clip_norm: float | None = None,
     accumulate: int = 1,
     precision: str | None = None,
     ema_decay: float | None = None,
@@ -84,6 +89,8 @@ def fit(
             the recipe's. ``accumulate`` passes make one step.
         lr: learning rate at this training's total batch size; by default the recipe's, scaled linearly with the total
             batch size (Goyal et al., "Accurate, Large Minibatch SGD", section 2.1).
+        optimizer (``sgd``, ``adam`` or ``adamw``; another than the recipe's needs ``lr``), schedule (``step``,
+            ``cosine`` or ``flat``), weight_decay, clip_norm (largest norm of the gradient): instead of the recipe's.
         patience: stop when the main figure has not risen for so many epochs.
         recipe: instead of the model's own.
         devices, nodes, strategy: as Lightning Fabric takes them.
@@ -115,6 +122,7 @@ def fit(
     for name, number, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
         if number is not None:
             require_count(name, number, least)
+    optimization = Optimization(optimizer=optimizer, schedule=schedule, weight_decay=weight_decay, clip_norm=clip_norm)
     saving = Saving(save_every, save_minutes, keep_last, keep_best)
     train, scored_on = training_splits(dataset, validation, on_fault)
     scored_on = scorable(scored_on)
@@ -128,7 +136,7 @@ def fit(
 
         model = models.from_mmdetection(model, num_classes=train, seed=seed)
     trained = load(model)
-    recipe, detector = recipe or trained.recipe, trained.model
+    recipe, detector = optimization.applied_to(recipe or trained.recipe, lr), trained.model
     require_fitting(trained, train.classes)
     if scored_on is not None:
         require_same_classes(tuple(train.classes), len(train.classes), scored_on.classes)
