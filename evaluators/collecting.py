@@ -19,7 +19,7 @@ import pycocotools.mask as coco_mask
 import torch
 
 from ..datasets.errors import DatasetError
-from ..datasets.masks import check_rle
+from ..datasets.masks import check_polygons, check_rle, encode_polygons
 from ..models.structures import Detections
 from .ground_truth import GroundTruth
 from .matching import Found, Pairs, concatenate_pairs
@@ -29,6 +29,8 @@ T = TypeVar("T")
 # Image row, run lengths and areas of its masks -> overlaps; rows of detections are counted within the image.
 Overlaps = Callable[[int, list[RLE], np.ndarray], Pairs]
 
+LOWEST_USUAL = 0.06
+"""Published detectors are scored with all detections from 0.05 on, or lower."""
 _COLUMNS = {
     "image": np.int32,
     "index": np.int32,
@@ -321,7 +323,11 @@ class Collector:
             raise DatasetError("there is no mask", file=path, where=where, field="segmentation", found=sorted(entry))
         height, width = (int(v) for v in self._truth.sizes[row])
         try:
-            counts = check_rle(entry["segmentation"], (height, width))
+            given = entry["segmentation"]
+            if isinstance(given, list):
+                counts = encode_polygons(check_polygons(given, (height, width)), (height, width))["counts"]
+            else:
+                counts = check_rle(given, (height, width))
         except DatasetError as error:
             raise DatasetError(
                 error.problem, file=path, where=where, field=error.field, found=error.found, expected=error.expected
@@ -376,6 +382,33 @@ class Collector:
         if self.outside:
             notes.append(
                 f"{self.outside} detections lie outside their image; boxes are in pixels of the original image"
+            )
+        return notes + (self._cautions() if self._count else [])
+
+    def _cautions(self) -> list[str]:
+        """What in the detections themselves keeps figures low."""
+        truth, notes = self._truth, []
+        images = len(self.seen)
+        counts = ~(truth.ignore | truth.crowd)
+        objects = np.bincount(truth.images[counts], minlength=images)
+        given = np.bincount(self["image"], minlength=images)
+        # Several images with the same, largest number: it is a limit, and no chance.
+        limit = int(given.max())
+        crowded = int((objects > limit).sum())
+        if crowded and (given == limit).sum() > 1:
+            notes.append(f"{crowded} images hold more objects than the {limit} detections that an image has at most")
+        lowest = float(self["score"].min())
+        if LOWEST_USUAL < lowest < 1 and len(np.unique(self["score"][:1000])) > 1:
+            notes.append(
+                f"no detection scores below {lowest:.3g}: if a threshold cut them off, it cut the curves short"
+            )
+        known = np.bincount(truth.labels[counts], minlength=len(truth.classes)) > 0
+        strange = np.bincount(self["label"], minlength=len(truth.classes)) * ~known
+        if strange.any():
+            names = ", ".join(str(truth.classes[label]) for label in np.flatnonzero(strange)[:3])
+            notes.append(
+                f"{strange.sum()} detections name {np.count_nonzero(strange)} classes without an object in the data, "
+                f"such as {names}: no figure counts them"
             )
         return notes
 

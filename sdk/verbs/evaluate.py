@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..datasets.adapter import OnFault
 from ..datasets.amending import amendment_note
 from ..evaluators.analysis import confusion_matrix
@@ -80,7 +82,11 @@ def evaluate(
         report = replace(report, notes=(*report.notes, f"test-time augmentation: {tta}"))
     for applied in getattr(scored_on, "amendments", ()):
         report = replace(report, notes=(*report.notes, amendment_note(applied)))
+    if trained is not None:
+        report = replace(report, notes=(*report.notes, *limits(trained.model, evaluator)))
     say(f"{report.protocol}: {headline(report)}")
+    for note in report.notes:
+        say(f"note: {note}")
     if trained is not None and trained.source == trained.recipe.name:
         keep_figures(trained.recipe.name, scored_on, report)
     if out is None and isinstance(what, Run):
@@ -103,3 +109,15 @@ def evaluate(
         source = str(what) if trained is None else trained.source
         say(f"the report is {write_report(report, folder, source, pictures)}")
     return report
+
+
+def limits(model: Any, evaluator: Any) -> list[str]:
+    """Whether images hold more objects than a detector may return."""
+    most, truth = getattr(getattr(model, "test", None), "max_per_image", None), getattr(evaluator, "truth", None)
+    if most is None or truth is None:
+        return []
+    objects = np.bincount(truth.images[~(truth.ignore | truth.crowd)], minlength=len(truth.image_ids))
+    crowded = int((objects > most).sum())
+    return [f"{crowded} images hold more objects than the {most} that the detector returns (max_per_image)"] * (
+        crowded > 0
+    )

@@ -185,3 +185,59 @@ def test_report_as_text_and_values(tmp_path, capsys):
     kept = json.loads(json.dumps(report.to_dict()))
     assert kept["errors"]["bbox"]["counts"]["classification"] == 1
     assert kept["froc"]["bbox"]["1.0"] == 1
+
+
+def test_notes_on_what_keeps_figures_low(tmp_path):
+    truths = [(1, [10 * i, 0, 8, 8], 0) for i in range(5)]
+    content = {"images": [], "annotations": [], "categories": [{"id": c, "name": f"class {c}"} for c in (1, 2)]}
+    results = []
+    for image in (1, 2):
+        content["images"].append({"id": image, "height": 100, "width": 100})
+        for category, box, crowd in truths[: 6 - image]:
+            content["annotations"].append({
+                "id": len(content["annotations"]) + 1, "image_id": image, "category_id": category, "bbox": box,
+                "area": 64, "iscrowd": crowd,
+            })  # fmt: skip
+        for i, category in enumerate((1, 1, 1, 2)):
+            box = [10 * i, 0, 8, 8]
+            results.append({"image_id": image, "category_id": category, "bbox": box, "score": 0.9 - i / 10})
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    evaluator = CocoEvaluator(dataset_of(content), kinds=("bbox",))
+    evaluator.update_from_json(tmp_path / "results.json")
+    notes = "\n".join(evaluator.compute().notes)
+    assert "1 images hold more objects than the 4 detections" in notes
+    assert "no detection scores below 0.6" in notes
+    assert "2 detections name 1 classes without an object in the data, such as class 2" in notes
+    plain = scene(tmp_path, [(1, [0, 0, 20, 20], 0)], [(1, [0, 0, 20, 20], 0.9), (1, [0, 0, 20, 19], 0.01)])
+    assert plain.compute().notes == ()
+
+
+def test_polygons_of_results_are_masks(tmp_path):
+    """Oriented boxes among them, which are polygons of four corners."""
+    square = [10, 10, 40, 10, 40, 40, 10, 40]
+    turned = [60, 30, 80, 50, 60, 70, 40, 50]
+    content = {
+        "images": [{"id": 1, "height": 100, "width": 120}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 800, "bbox": [0, 0, 1, 1],
+             "segmentation": [polygon]}
+            for i, polygon in enumerate((square, turned), 1)
+        ],
+    }  # fmt: skip
+    reports = []
+    for form in (lambda p: [p], lambda p: coco_mask.merge(coco_mask.frPyObjects([p], 100, 120))):
+        results = [
+            {"image_id": 1, "category_id": 1, "score": score, "segmentation": form(polygon)}
+            for score, polygon in ((0.9, turned), (0.8, [p + 3 for p in square]))
+        ]
+        for entry in results:
+            if isinstance(entry["segmentation"], dict):
+                entry["segmentation"]["counts"] = entry["segmentation"]["counts"].decode()
+        (tmp_path / "results.json").write_text(json.dumps(results))
+        evaluator = CocoEvaluator(dataset_of(content), kinds=("segm",))
+        evaluator.update_from_json(tmp_path / "results.json")
+        reports.append(evaluator.compute())
+    assert reports[0].metrics == reports[1].metrics
+    assert reports[0]["segm/AP50"] == pytest.approx(1)
+    assert reports[0]["segm/AP"] < 1
