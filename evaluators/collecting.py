@@ -404,7 +404,8 @@ class Collector:
             )
         known = np.bincount(truth.labels[counts], minlength=len(truth.classes)) > 0
         strange = np.bincount(self["label"], minlength=len(truth.classes)) * ~known
-        if strange.any():
+        # Where all of them do, the figures are explained by that already.
+        if 0 < strange.sum() < self._count:
             names = ", ".join(str(truth.classes[label]) for label in np.flatnonzero(strange)[:3])
             notes.append(
                 f"{strange.sum()} detections name {np.count_nonzero(strange)} classes without an object in the data, "
