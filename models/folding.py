@@ -37,6 +37,14 @@ def for_inference(model: M) -> M:
     return model
 
 
+def in_standard_order(model: M) -> M:
+    """The model with its weights laid out as a file holds them: the order decides which kernels round how, and a
+    trained detector must find what the same one finds when it is read again."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+    return model
+
+
 def channels_last(images: ImageBatch) -> ImageBatch:
     """The batch with the channels of a pixel side by side, on a CPU, where convolutions are faster on it."""
     if images.pixels.device.type != "cpu":

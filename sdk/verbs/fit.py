@@ -20,6 +20,7 @@ from ..errors import RunError, require_count, require_same_classes
 from ..inference.batching import Collate, require_readable
 from ..inference.running import default_workers, examples
 from ..inference.scoring import scorable, score
+from ..models.folding import in_standard_order
 from ..models.recipe import Recipe
 from ..opening import training_splits
 from ..reports.curves import draw_curves
@@ -229,7 +230,7 @@ def fit(
                 draw_curves(folder)
             training.save()
         training.finish_saving()
-    run = Run(folder, model=training.whole or detector)
+    run = Run(folder, model=in_standard_order(training.whole or detector))
     if log is not None:
         log.close()
         orders = [loader.order(epoch) for epoch in range(training.epoch)]

@@ -184,7 +184,7 @@ def test_predictions_file_scores_as_the_detector_does(run, folder, tmp_path):
         assert again[name] == pytest.approx(value.value), name
     page = (tmp_path / "report/report.html").read_text()
     assert report.protocol.split(",")[0] in page
-    assert "examples/" in page
+    assert "data:image/" in page
     with pytest.raises(RunError, match="no such file"):
         sdk.evaluate(dataset, tmp_path / "none.json")
 
