@@ -33,6 +33,15 @@ class PackedDataset(ListedDataset):
     """A dataset whose images are read from inside its files; an image's file is ``shard::member``."""
 
     has_files: ClassVar[bool] = False
+    pattern: ClassVar[str] = ""
+
+    @classmethod
+    def parts(cls, root: Path) -> dict[str, Any]:
+        return _by_split(root, cls.pattern)
+
+    @classmethod
+    def state(cls, root: Path, sources: Any) -> str:
+        return file_state(sources)
 
     def pixels(self, index: int, size: tuple[int, int] | None) -> np.ndarray:
         """(H, W, 3) uint8 RGB of an image."""
@@ -50,14 +59,7 @@ class Shards(PackedDataset):
     """Tar shards in the WebDataset convention, scored by the COCO protocol; root: a ``.tar`` file or their folder."""
 
     layout: ClassVar[str] = "webdataset"
-
-    @classmethod
-    def parts(cls, root: Path) -> dict[str, Any]:
-        return _by_split(root, "*.tar")
-
-    @classmethod
-    def state(cls, root: Path, sources: Any) -> str:
-        return file_state(sources)
+    pattern: ClassVar[str] = "*.tar"
 
     @classmethod
     def read(cls, root: Path, sources: Any) -> Listing:
@@ -151,14 +153,7 @@ class Parquet(PackedDataset):
     """Parquet files of object detection, scored by the COCO protocol; root: a ``.parquet`` file or their folder."""
 
     layout: ClassVar[str] = "parquet"
-
-    @classmethod
-    def parts(cls, root: Path) -> dict[str, Any]:
-        return _by_split(root, "*.parquet")
-
-    @classmethod
-    def state(cls, root: Path, sources: Any) -> str:
-        return file_state(sources)
+    pattern: ClassVar[str] = "*.parquet"
 
     @classmethod
     def read(cls, root: Path, sources: Any) -> Listing:

@@ -165,29 +165,30 @@ def detector_of(model: Settings, num_classes: int | None) -> Detector:
         ConfigError: when an argument is not translated; it names the argument, its value and the line.
     """
     model.path = model.path or "model"
-    kind = model.take("type")
     try:
-        if kind not in DETECTORS:
-            raise model.untranslated("type", f"expected {', '.join(DETECTORS)}")
-        model.ignored("data_preprocessor", "init_cfg")
-        try:
-            detector = DETECTORS[kind](model, num_classes)
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"{model.place()}: cannot be built: {type(error).__name__}: {error}") from error
-        model.require_read()
-    except ConfigError as error:
+        return _translated(model, num_classes)
+    except ConfigError:
         row = published_row(model)
         if row is None:
             raise
-        recipe = find_recipe(row)
-        detector = recipe.build(recipe.num_classes if num_classes is None else num_classes)  # type: ignore[assignment]
-        own = class_count(model)
-        if num_classes is None and own not in (None, recipe.num_classes):
-            detector = recipe.build(own)  # type: ignore[assignment, arg-type]
-        del error
-    return detector  # type: ignore[return-value]
+    recipe = find_recipe(row)
+    return recipe.build(num_classes or class_count(model) or recipe.num_classes)  # type: ignore[return-value]
+
+
+def _translated(model: Settings, num_classes: int | None) -> Detector:
+    kind = model.take("type")
+    if kind not in DETECTORS:
+        raise model.untranslated("type", f"expected {', '.join(DETECTORS)}")
+    model.ignored("data_preprocessor", "init_cfg")
+    try:
+        detector = DETECTORS[kind](model, num_classes)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        # Values that no part accepts, such as a depth that no ResNet has.
+        raise ConfigError(f"{model.place()}: cannot be built: {type(error).__name__}: {error}") from error
+    model.require_read()
+    return detector
 
 
 def class_count(model: Settings) -> int | None:

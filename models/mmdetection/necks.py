@@ -16,7 +16,7 @@ from ..necks.nas_fpn import NASFPN
 from ..necks.pafpn import PAFPN
 from ..necks.ssd_neck import ExtraLayer, SSDNeck
 from .backbones import channels_of
-from .parts import conv_of, norm_of
+from .parts import conv_of, norm_of, plain_carafe
 from .settings import Settings
 
 
@@ -94,14 +94,7 @@ def _carafe(settings: Settings, channels: tuple[int, ...]) -> nn.Module:
     settings.only("order", ("conv", "norm", "act"))
     upsample = settings.part("upsample_cfg")
     upsample.only("type", "carafe")
-    for key, value in (
-        ("up_kernel", 5),
-        ("up_group", 1),
-        ("encoder_kernel", 3),
-        ("encoder_dilation", 1),
-        ("compressed_channels", 64),
-    ):
-        upsample.only(key, value)
+    plain_carafe(upsample)
     return FPNCarafe(channels, settings.take("out_channels"))
 
 

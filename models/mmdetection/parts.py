@@ -231,6 +231,18 @@ def sampler_of(owner: Settings, key: str = "sampler") -> Sampler:
     return BalancedSampler(**shared, bins=negative.take("num_bins", 3))
 
 
+def plain_carafe(upsample: Settings) -> None:
+    """Requires the numbers of the CARAFE paper, which are the ones that are built."""
+    for key, value in (
+        ("up_kernel", 5),
+        ("up_group", 1),
+        ("encoder_kernel", 3),
+        ("encoder_dilation", 1),
+        ("compressed_channels", 64),
+    ):
+        upsample.only(key, value)
+
+
 def suppression(test: Settings) -> dict[str, Any]:
     """``nms_threshold`` and ``soft_nms`` of an ``nms`` setting."""
     nms = test.part("nms")

@@ -26,6 +26,7 @@ from .parts import (
     delta_coder,
     max_iou_assigner,
     norm_of,
+    plain_carafe,
     proposals_of,
     roi_test,
     sampler_of,
@@ -39,8 +40,11 @@ def two_stage(model: Settings, num_classes: int | None) -> TwoStageDetector:
     train, test = model.part("train_cfg"), model.part("test_cfg")
     backbone = backbone_of(model)
     neck = neck_of(model, backbone)
-    proposals = None if model.get("rpn_head") is None else _rpn(model.part("rpn_head"), train, test)
-    model.ignored("rpn_head" if proposals is None else "")
+    if model.get("rpn_head") is None:
+        model.ignored("rpn_head")
+        proposals = None
+    else:
+        proposals = _rpn(model.part("rpn_head"), train, test)
     head = model.part("roi_head")
     kind = head.take("type")
     if kind not in ROI_HEADS:
@@ -97,9 +101,9 @@ def _standard(head: Settings, num_classes: int | None, train: Settings) -> Stand
     rule = train.part("rcnn")
     masks: dict[str, Any] = {}
     if head.get("mask_head") is not None:
-        extractor = head.part("mask_roi_extractor") if head.get("mask_roi_extractor") is not None else None
-        if extractor is None:
+        if head.get("mask_roi_extractor") is None:
             raise head.untranslated("mask_roi_extractor", "expected an extractor beside a mask head")
+        extractor = head.part("mask_roi_extractor")
         masks = {
             "mask_roi_extractor": _extractor(extractor),
             "mask_head": _mask_head(head.part("mask_head"), num_classes, rule, extractor),
@@ -117,7 +121,9 @@ def _standard(head: Settings, num_classes: int | None, train: Settings) -> Stand
 def _region_sampler(rule: Settings) -> Any:
     rule.only("pos_weight", -1, default=-1)
     rule.ignored("debug")
-    rule.ignored(*(["mask_size"] if "mask_size" in rule and not rule.used & {"mask_size"} else []))
+    if "mask_size" not in rule.used:
+        # Without a mask head nothing is of that size.
+        rule.ignored("mask_size")
     return sampler_of(rule)
 
 
@@ -254,14 +260,7 @@ def _upsample(head: Settings) -> Callable[[int, int], nn.Module] | None:
     upsample.only("scale_factor", 2)
     if kind == "deconv":
         return None
-    for key, value in (
-        ("up_kernel", 5),
-        ("up_group", 1),
-        ("encoder_kernel", 3),
-        ("encoder_dilation", 1),
-        ("compressed_channels", 64),
-    ):
-        upsample.only(key, value)
+    plain_carafe(upsample)
     return carafe_upsample
 
 
