@@ -335,8 +335,8 @@ def _confirmed(
         if sum(map(len, codes)) > 1 << 24:
             codes = [np.unique(np.concatenate(codes))]
     for pair, found_ways in itertools.groupby(np.unique(np.concatenate(codes)).tolist(), lambda code: code // ways):
-        a, b = divmod(pair, len(kept))
-        best = _best_of(thumbnails[kept[a]], thumbnails[kept[b]], [code % ways for code in found_ways][:MOST_WAYS])
+        a, b = divmod(int(pair), len(kept))
+        best = _best_of(thumbnails[kept[a]], thumbnails[kept[b]], [int(code) % ways for code in found_ways][:MOST_WAYS])
         if best is not None:
             first, second = places[kept[a]], places[kept[b]]
             yield Pair(first, second, "near duplicate", *best, _same_labels(splits, first, second))

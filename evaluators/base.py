@@ -6,15 +6,17 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from ..datasets.base import DetectionDataset
-from ..models.structures import Detections
 from . import confidence
 from .analysis import ERRORS, SPECIAL, Compared, average_costs, error_breakdown, group_costs
 from .text import table
+
+if TYPE_CHECKING:
+    from ..models.structures import Detections
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pycocotools.mask as coco_mask
-import torch
 
 from ..datasets.base import DetectionDataset
 from ..datasets.cityscapes import INSTANCES, PHOTO
 from ..datasets.errors import DatasetError
 from ..datasets.masks import encode
 from ..datasets.transforms.annotations import mask_boxes
-from ..models.structures import Detections
 from .analysis import BACKGROUND, FOREGROUND, Compared
 from .base import Counts, Report, Value
 from .collecting import RLE, CollectingEvaluator, mask_areas
@@ -34,6 +32,9 @@ from .figures import add_best_thresholds, changes, no_truth
 from .ground_truth import ground_truth_of
 from .matching import Found, Matches, Pairs
 from .weighting import Figure, Weighable, weighable_matches
+
+if TYPE_CHECKING:
+    from ..models.structures import Detections
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 # Label ids that the official table marks as ignored in evaluation.
@@ -147,6 +148,10 @@ class CityscapesEvaluator(CollectingEvaluator):
 
         Raises DatasetError naming file and line, and where an image has no file or several.
         """
+        import torch
+
+        from ..models.structures import Detections
+
         labels = {category: label for label, category in enumerate(self.truth.category_ids)}
         for row, image_id in enumerate(self.truth.image_ids):
             files = sorted(Path(folder).rglob(f"{glob.escape(str(image_id))}*.txt"))

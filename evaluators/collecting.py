@@ -12,17 +12,21 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import pycocotools.mask as coco_mask
-import torch
 
 from ..datasets.errors import DatasetError
 from ..datasets.masks import check_polygons, check_rle, encode_polygons
-from ..models.structures import Detections
 from .ground_truth import GroundTruth
 from .matching import Found, Pairs, concatenate_pairs
+from .results_files import Results, read_well_formed
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..models.structures import Detections
 
 RLE = dict[str, Any]
 T = TypeVar("T")
@@ -48,7 +52,7 @@ def encode_masks(masks: torch.Tensor) -> list[RLE]:
     if len(masks) == 0:
         return []
     # pycocotools wants columns first; a transposed view of (N, w, h) memory is that without a second copy.
-    columns = masks.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
+    columns = masks.byte().transpose(1, 2).contiguous().cpu().numpy()
     return coco_mask.encode(columns.transpose(2, 1, 0))  # pyright: ignore[reportReturnType]
 
 
@@ -137,7 +141,8 @@ class Collector:
             self._append(row, columns, masks)
 
     def _row(self, image_id: Any) -> int:
-        if isinstance(image_id, torch.Tensor | np.generic):
+        if hasattr(image_id, "item"):
+            # A number of NumPy or PyTorch.
             image_id = image_id.item()
         row = self._truth.position.get(image_id)
         if row is None:
@@ -225,24 +230,27 @@ class Collector:
         Raises DatasetError naming file, entry and field for whatever the file should not hold.
         """
         path = Path(path)
-        try:
-            entries = json.loads(path.read_bytes())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DatasetError(f"not a JSON file ({error})", file=path) from None
-        if not isinstance(entries, list):
-            raise DatasetError("not a results file", file=path, found=type(entries).__name__, expected="a list")
         if self._count or self.seen.any():
             raise ValueError(f"{path}: detections were given before; a results file is scored alone")
-        with_boxes = bool(entries) and isinstance(entries[0], dict) and bool(entries[0].get("bbox"))
-        with_masks = self._overlaps is not None or not with_boxes
-        image, label, values = self._columns_of(path, entries, with_boxes)
-        masks = [self._mask(path, i, entry, int(image[i])) for i, entry in enumerate(entries)] if with_masks else []
+        with_boxes, with_masks = self._wanted(path)
+        results = read_well_formed(path, boxes=with_boxes, masks=with_masks)
+        columns = None if results is None else self._checked(results)
+        if results is None or columns is None:
+            # What is wrong, and where, is found by looking at one entry after the other.
+            results = self._read_slowly(path, with_boxes, with_masks)
+            columns = self._checked(results)
+        if columns is None:
+            raise DatasetError("entries are not of one kind", file=path)
+        image, label, values = columns
+        masks = []
+        if with_masks and results.masks is not None:
+            masks = [self._mask(path, i, given, int(image[i])) for i, given in enumerate(results.masks)]
         if masks and not with_boxes:
             values[:, 1:] = [coco_mask.toBbox(mask) for mask in masks]  # type: ignore[arg-type]
         known = np.flatnonzero(label >= 0)
         for i in np.flatnonzero(label < 0):
-            self.leave_out(entries[i]["category_id"])
-        del entries
+            self.leave_out(results.category_ids[i])
+        del results
         image, label, values = image[known], label[known], values[known]
         masks = [masks[i] for i in known] if with_masks else []
         order = np.argsort(image, kind="stable")
@@ -269,29 +277,62 @@ class Collector:
         )
         self.seen[:] = True
 
-    def _columns_of(
-        self, path: Path, entries: list[Any], with_boxes: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(n,) image rows, (n,) labels with -1 for unknown categories, (n, 5) score and box of a results file."""
-        labels = {category: label for label, category in enumerate(self._truth.category_ids)}
-        values = np.zeros((len(entries), 5))
+    def _wanted(self, path: Path) -> tuple[bool, bool]:
+        """Whether boxes and whether masks are read, by the first entry of a file."""
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            head = stream.read(1 << 20)
         try:
-            image = np.array([self._truth.position.get(e["image_id"], -1) for e in entries], np.int64)
-            label = np.array([labels.get(e["category_id"], -1) for e in entries], np.int64)
-            scores = np.array([e["score"] for e in entries])
-            boxes = np.array([e["bbox"] for e in entries]) if with_boxes else np.zeros((len(entries), 4))
-            fits = scores.dtype.kind in "iuf" and boxes.dtype.kind in "iuf" and boxes.shape == (len(entries), 4)
-            if entries and fits:
-                values[:, 0], values[:, 1:] = scores, boxes
-                fits = bool((image >= 0).all() and np.isfinite(values).all() and (values[:, 3:] >= 0).all())
-        except (KeyError, TypeError, ValueError, OverflowError):
-            fits = False
-        if entries and not fits:
-            # Reading columns is fast and cannot say where a fault is: look at one entry after the other.
-            for number, entry in enumerate(entries):
-                self._check_entry(path, number, entry, with_boxes)
-            raise DatasetError("entries are not of one kind", file=path)
-        return image, label, values
+            first, _ = json.JSONDecoder().raw_decode(head, max(head.find("{"), 0))
+        except ValueError:
+            # No entry, or a mask that is longer than what was read: boxes come before masks, where there are any.
+            first = {"bbox": '"bbox"' in head.partition('"segmentation"')[0]}
+        with_boxes = isinstance(first, dict) and bool(first.get("bbox"))
+        return with_boxes, self._overlaps is not None or not with_boxes
+
+    def _checked(self, results: Results) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """(n,) image rows, (n,) labels with -1 for unknown categories, (n, 5) score and box; none where an image is not
+        in the dataset, or a number cannot be."""
+        labels = {category: label for label, category in enumerate(self._truth.category_ids)}
+        labels |= {str(category): label for category, label in labels.items() if str(category) not in labels}
+        image = np.array([self._image_row(image_id) for image_id in results.image_ids], np.int64)
+        label = np.array([labels.get(category, -1) for category in results.category_ids], np.int64)
+        values = np.zeros((len(image), 5))
+        values[:, 0] = results.scores
+        if results.boxes is not None:
+            values[:, 1:] = results.boxes
+        fits = (image >= 0).all() and np.isfinite(values).all() and (values[:, 3:] >= 0).all()
+        return (image, label, values) if fits else None
+
+    def _image_row(self, image_id: Any) -> int:
+        """The row of an image id, which may stand as a number here and as its digits there; -1 for none."""
+        row = self._truth.position.get(image_id)
+        if row is None and isinstance(image_id, str) and image_id.isdigit():
+            row = self._truth.position.get(int(image_id))
+        elif row is None and isinstance(image_id, int):
+            row = self._truth.position.get(str(image_id))
+        return -1 if row is None else row
+
+    def _read_slowly(self, path: Path, with_boxes: bool, with_masks: bool) -> Results:
+        """The entries by the standard library. Raises DatasetError for the first one that cannot be used."""
+        try:
+            entries = json.loads(path.read_bytes())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DatasetError(f"not a JSON file ({error})", file=path) from None
+        if not isinstance(entries, list):
+            raise DatasetError("not a results file", file=path, found=type(entries).__name__, expected="a list")
+        for number, entry in enumerate(entries):
+            self._check_entry(path, number, entry, with_boxes)
+            if with_masks and "segmentation" not in entry:
+                raise DatasetError(
+                    "there is no mask", file=path, where=f"entry {number}", field="segmentation", found=sorted(entry)
+                )
+        return Results(
+            image_ids=[entry["image_id"] for entry in entries],
+            category_ids=[entry["category_id"] for entry in entries],
+            scores=np.array([entry["score"] for entry in entries], np.float64),
+            boxes=np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4) if with_boxes else None,
+            masks=[entry["segmentation"] for entry in entries] if with_masks else None,
+        )
 
     def _check_entry(self, path: Path, number: int, entry: Any, with_boxes: bool) -> None:
         """Raises DatasetError for an entry of a results file that cannot be used."""
@@ -304,7 +345,7 @@ class Collector:
         for field in ("image_id", "category_id"):
             if not isinstance(entry[field], int | str):
                 raise DatasetError("not an id", file=path, where=where, field=field, found=entry[field])
-        if entry["image_id"] not in self._truth.position:
+        if self._image_row(entry["image_id"]) < 0:
             raise DatasetError(
                 "image is not in the dataset", file=path, where=where, field="image_id", found=entry["image_id"]
             )
@@ -316,14 +357,11 @@ class Collector:
                 "not a box", file=path, where=where, field="bbox", found=box, expected="[x, y, width, height], finite"
             )
 
-    def _mask(self, path: Path, number: int, entry: dict[str, Any], row: int) -> RLE:
+    def _mask(self, path: Path, number: int, given: Any, row: int) -> RLE:
         """The checked mask of an entry: pycocotools does not survive malformed ones."""
         where = f"entry {number}"
-        if "segmentation" not in entry:
-            raise DatasetError("there is no mask", file=path, where=where, field="segmentation", found=sorted(entry))
         height, width = (int(v) for v in self._truth.sizes[row])
         try:
-            given = entry["segmentation"]
             if isinstance(given, list):
                 counts = encode_polygons(check_polygons(given, (height, width)), (height, width))["counts"]
             else:

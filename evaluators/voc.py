@@ -14,14 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
-from ..models.structures import Detections
 from .analysis import BACKGROUND, Compared
 from .base import Counts, Report, Value
 from .collecting import CollectingEvaluator
@@ -29,6 +27,9 @@ from .figures import add_best_thresholds, no_truth
 from .ground_truth import ground_truth_of
 from .matching import Found, Matches, Pairs, best_pairs, box_pairs, rank_in_groups
 from .weighting import Figure, Weighable, weighable_matches
+
+if TYPE_CHECKING:
+    from ..models.structures import Detections
 
 Metric = Literal["area", "11point"]
 _METRIC_NAMES = {"area": "area under the monotone curve (VOC2010 and later)", "11point": "mean of 11 points (VOC2007)"}
@@ -108,6 +109,10 @@ class VocEvaluator(CollectingEvaluator):
 
         Raises DatasetError naming file and line.
         """
+        import torch
+
+        from ..models.structures import Detections
+
         labels = {name: label for label, name in enumerate(self.truth.classes)}
         ids = {str(image_id): image_id for image_id in self.truth.image_ids}
         rows: dict[Any, list[tuple[float, ...]]] = {image_id: [] for image_id in self.truth.image_ids}

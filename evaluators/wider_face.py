@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ..datasets.base import DetectionDataset
 from ..datasets.errors import DatasetError
-from ..models.structures import Detections
 from .analysis import BACKGROUND, Compared
 from .base import Counts, Report, Value
 from .collecting import CollectingEvaluator
@@ -26,6 +24,9 @@ from .ground_truth import ground_truth_of
 from .matching import Found, Matches, Pairs, best_pairs, box_pairs, rank_in_groups
 from .voc import average_precision
 from .weighting import Figure, Weighable, weighable_matches
+
+if TYPE_CHECKING:
+    from ..models.structures import Detections
 
 SETS = ("easy", "medium", "hard")
 IOU = 0.5
@@ -127,6 +128,10 @@ class WiderFaceEvaluator(CollectingEvaluator):
 
         Raises DatasetError naming file and line.
         """
+        import torch
+
+        from ..models.structures import Detections
+
         for image_id in self.truth.image_ids:
             file = Path(folder) / f"{image_id}.txt"
             lines = file.read_text().splitlines()[2:] if file.is_file() else []

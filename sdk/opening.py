@@ -162,9 +162,11 @@ def scored_split(
             )
         return chosen
     if not carries_splits(dataset) or getattr(dataset, "val", None) is None:
-        return getattr(dataset, "whole", dataset)
-    say(f"of the dataset's splits, val is taken ({len(dataset.val)} images)")
-    return dataset.val
+        whole: Any = getattr(dataset, "whole", dataset)
+        return whole
+    val: DetectionDataset = dataset.val  # pyright: ignore[reportAttributeAccessIssue]
+    say(f"of the dataset's splits, val is taken ({len(val)} images)")
+    return val
 
 
 def training_splits(

@@ -23,7 +23,7 @@ from ..evaluators.analysis import ERRORS, error_breakdown
 from ..evaluators.base import Evaluator, Report
 from ..evaluators.figures import curve_of
 from ..evaluators.matching import RECALL_LEVELS, Matches
-from ..inference.scoring import fitting_evaluator
+from ..inference.given import fitting_evaluator
 from ..models.structures import Detections
 from .converting import FiftyOneDataset, from_fiftyone
 from .labels import box_of, counts_of

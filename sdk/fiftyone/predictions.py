@@ -20,8 +20,9 @@ from ..datasets.masks import check_rle
 from ..errors import SdkError
 from ..evaluators.base import Evaluator
 from ..evaluators.collecting import encode_masks
+from ..inference.given import are_predictions, fitting_evaluator, read_predictions
 from ..inference.running import default_workers, single_device
-from ..inference.scoring import are_predictions, collect, fitting_evaluator, read_predictions
+from ..inference.scoring import collect
 from ..models.structures import Detections
 from ..results.run import Run, load, require_fitting
 from .labels import to_label

@@ -170,7 +170,7 @@ class Review:
         """Writes an HTML page with the suspects, the ``most`` probable ones as crops beside the suggestion: white is
         what is annotated, green what is suggested. Images that cannot be read have no crop."""
         counts = [("kind", "suspects"), *((kind, str(count)) for kind, count in self.counts().items())]
-        rows = [COLUMNS[:-1]]
+        rows: list[Sequence[str]] = [COLUMNS[:-1]]
         for suspect in self.entries[:most]:
             said = {**suspect.to_dict(), "decision": self.decisions.get(suspect.number, "")}
             said["probability"] = f"{suspect.probability:.2f}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from ..models.structures import Detections
+if TYPE_CHECKING:
+    from ..models.structures import Detections
 
 
 def color_of(label: int) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.profiler import profile, record_function, schedule
 
 from ..results.files import write_bytes

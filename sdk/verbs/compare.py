@@ -12,7 +12,8 @@ from ..datasets.adapter import OnFault
 from ..errors import SdkError
 from ..evaluators.base import Report
 from ..evaluators.choosing import NamedProtocol
-from ..inference.scoring import are_predictions, evaluator_of
+from ..inference.given import are_predictions
+from ..inference.scoring import evaluator_of
 from ..insight.comparison import Comparison, Model, compare_reports
 from ..insight.slicing import slices_of
 from ..opening import scored_split

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +15,8 @@ from ..datasets.amending import amendment_note
 from ..evaluators.analysis import confusion_matrix
 from ..evaluators.base import Report
 from ..evaluators.choosing import NamedProtocol
-from ..inference.running import examples, recipe_views
-from ..inference.scoring import are_predictions, evaluator_of
+from ..inference.given import are_predictions, read_predictions
 from ..insight.slicing import slice_figures, slices_of
-from ..models.tta import TTA
 from ..opening import scored_split
 from ..reports.curves import draw_confusion, draw_precision_recall
 from ..reports.page import write_report
@@ -27,6 +25,9 @@ from ..reports.progress import say
 from ..reports.text import headline
 from ..results.measured import keep_figures
 from ..results.run import Run
+
+if TYPE_CHECKING:
+    from ..models.tta import TTA
 
 
 def evaluate(
@@ -70,15 +71,21 @@ def evaluate(
     scored_on = scored_split(dataset, split, on_fault, drawn=not are_predictions(what))
     if not are_predictions(what) and isinstance(what, (str, os.PathLike)) and Path(what).is_dir():
         what = Run(what)
-    evaluator, trained = evaluator_of(
-        scored_on, what, protocol, batch_size=batch_size, workers=workers, device=device, tta=tta
-    )
-    if trained is not None:
-        tta = tta or recipe_views(trained.recipe)
+    if are_predictions(what):
+        evaluator, trained = read_predictions(scored_on, Path(what), protocol), None
+    else:
+        # PyTorch is imported where a detector is run alone.
+        from ..inference.running import recipe_views
+        from ..inference.scoring import evaluator_of
+
+        evaluator, trained = evaluator_of(
+            scored_on, what, protocol, batch_size=batch_size, workers=workers, device=device, tta=tta
+        )
+        tta = tta or (recipe_views(trained.recipe) if trained is not None else None)
     report = evaluator.compute()
     if slices:
         report = replace(report, slices=slice_figures(report, slices_of(slices, scored_on)))
-    if tta is not None and tta != TTA():
+    if tta is not None and tta != type(tta)():
         report = replace(report, notes=(*report.notes, f"test-time augmentation: {tta}"))
     for applied in getattr(scored_on, "amendments", ()):
         report = replace(report, notes=(*report.notes, amendment_note(applied)))
@@ -104,6 +111,8 @@ def evaluate(
             draw_confusion(matrix, folder / "confusion.png")
             pictures.append(("What was there against what was said", folder / "confusion.png"))
         if trained is not None:
+            from ..inference.running import examples
+
             drawn = draw_examples(examples(scored_on, trained, tta=tta), scored_on.classes, folder / "examples")
             pictures += [(f"{path.stem}: ground truth left, detections right", path) for path in drawn]
         source = str(what) if trained is None else trained.source

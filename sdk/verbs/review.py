@@ -14,8 +14,9 @@ from ..datasets.base import DetectionDataset
 from ..datasets.combining import subset
 from ..errors import SdkError
 from ..evaluators.base import Evaluator
+from ..inference.given import are_predictions, fitting_evaluator, read_predictions
 from ..inference.running import default_workers, single_device
-from ..inference.scoring import are_predictions, collect, fitting_evaluator, read_predictions
+from ..inference.scoring import collect
 from ..insight.review import Review, review_of
 from ..models.structures import Detections
 from ..opening import scored_split

@@ -20,7 +20,7 @@ import sdk
 from sdk.datasets import Cityscapes, Coco, DeepFashion, Lvis, Voc, WiderFace, from_fiftyone
 from sdk.evaluators.analysis import ERRORS
 from sdk.fiftyone.evaluation import register
-from sdk.inference.scoring import read_predictions
+from sdk.inference.given import read_predictions
 
 pytestmark = pytest.mark.fiftyone
 
