@@ -6,8 +6,9 @@ Official layout::
     coco/train2017/000000000009.jpg ...  coco/val2017/  coco/test2017/
     coco/stuffthingmaps/train2017/000000000009.png ...      (class maps, for methods with a semantic branch)
 
-Other layouts that are recognized: one annotation file beside its images, ``data/*.json`` with ``images/``, and
-``train/_annotations.coco.json``. Format: https://cocodataset.org/#format-data
+Other layouts that are recognized: one annotation file beside its images, ``data/*.json`` with ``images/``,
+``train/_annotations.coco.json``, ``train/annotations.json`` with ``train/images/``, and files two folders down.
+Format: https://cocodataset.org/#format-data
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_fau
 from .errors import DatasetError, DatasetWarning, Fault
 from .index import Builder, Index, Texts, cached
 from .json_arrays import JsonArrays
+from .listing import SPLIT_FOLDERS
 from .masks import area, bounding_box, check_polygons, check_rle, encode_polygons
 from .proposals import read_proposals
 
 # A file in which everything is wrong must not fill the memory with its faults.
 MAX_FAULTS = 10_000
 KINDS = ("train", "val", "test")
+MAX_FILES_OF_A_FOLDER = 20
 
 
 class Coco(IndexedDataset):
@@ -387,11 +390,40 @@ def annotation_files(root: Path) -> dict[str, Path]:
                 found.setdefault(_split_name(file), file)
         if found:
             return found
+    found = _deeper_files(root)
+    if found:
+        return found
     raise DatasetError(
         "no annotation file in COCO format",
         file=root,
         expected="annotations/instances_<split>.json, or annotations= and images= given",
     )
+
+
+def _deeper_files(root: Path) -> dict[str, Path]:
+    """Annotation files one or two folders down by split, where they lie at the same place but for the split's name.
+
+    Several places are several datasets, of which none is chosen here.
+    """
+    found: dict[str, Path] = {}
+    places: set[tuple[str, ...]] = set()
+    for pattern in ("*/", "*/*/"):
+        for folder in sorted(root.glob(pattern)):
+            files = list(itertools.islice(folder.glob("*.json"), MAX_FILES_OF_A_FOLDER + 1))
+            if len(files) > MAX_FILES_OF_A_FOLDER:
+                # One an image, as labelme writes them.
+                continue
+            for file in filter(_looks_like_instances, sorted(files)):
+                above = folder.relative_to(root).parts
+                split = next((part for part in above if part.lower() in SPLIT_FOLDERS), None)
+                name = _split_name(file) if split is None else split
+                if name in found:
+                    return {}
+                found[name] = file
+                places.add(tuple(part for part in above if part != split))
+        if found:
+            break
+    return found if len(places) == 1 else {}
 
 
 def _looks_like_instances(file: Path) -> bool:
@@ -471,6 +503,10 @@ def find_images(index: Index, root: Path, file: Path, name: str) -> Path:
         names.append(kind)
     candidates = [folder for n in names for folder in (root / n, root / "images" / n)]
     candidates += sorted(root.glob(f"{kind}[0-9]*")) if kind is not None else []
+    # A file further down may lie beside its images, or beside the folder of annotations that it is in.
+    near = [file.parent, file.parent.parent] if file.parent.parent.is_relative_to(root) else []
+    inner = ("images", *names, "data", "")
+    candidates += [folder / name for folder in near if folder != root for name in inner]
     candidates += [root / "images", root / "data", root / "JPEGImages", root, file.parent]
     for folder in candidates:
         if folder.is_dir() and has_images(index, folder):

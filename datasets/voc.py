@@ -6,7 +6,8 @@ Official layout::
     VOCdevkit/VOC2012/...
 
 A flat folder holds ``Annotations``, ``JPEGImages`` and perhaps ``ImageSets/Main`` itself. Also read are ``annotations``
-beside ``images``, XML files beside the images (labelImg), and such folders named ``train``, ``valid`` and ``test``.
+beside ``images``, ``annotations/xmls`` (Oxford-IIIT Pet), XML files beside the images (labelImg), such folders named
+``train``, ``valid`` and ``test``, and ``annotations/train`` beside ``images/train``.
 
 Coordinates count pixels from 1 and both ends belong to the box (devkit documentation, section 4.2); a ``Sample``'s box
 is therefore (xmin - 1, ymin - 1, xmax, ymax), and the columns keep the stated numbers too.
@@ -46,6 +47,7 @@ CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".bmp", ".JPEG", ".PNG", ".tif", ".tiff", ".webp")
+ANNOTATION_FOLDERS = ("Annotations", "annotations", "xmls", "labels")
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "imgs")
 
 
@@ -154,12 +156,14 @@ def split_folders(root: Path) -> dict[str, Path]:
     """The folders of a dataset that has one a split, as Roboflow writes them."""
     if annotations_of(root) is not None or any(root.glob("VOC[0-9]*/Annotations")):
         return {}
-    return by_split_folder(root, lambda folder: annotations_of(folder) is not None)
+    places = [root, *(root / name for name in ANNOTATION_FOLDERS if (root / name).is_dir())]
+    found = (by_split_folder(place, lambda folder: annotations_of(folder) is not None) for place in places)
+    return next(filter(None, found), {})
 
 
 def annotations_of(folder: Path) -> Path | None:
     """Where the XML files of a folder lie: in a folder of annotations, or beside the images."""
-    for name in ("Annotations", "annotations", "xmls", "labels", ""):
+    for name in (*ANNOTATION_FOLDERS, "annotations/xmls", "Annotations/xmls", ""):
         first = next((folder / name).glob("*.xml"), None)
         if (name == "Annotations" and (folder / name).is_dir()) or (first is not None and is_voc(first)):
             return folder / name
@@ -180,10 +184,11 @@ def read_xml(root: Path, files: Sequence[Path], *, repair: bool = False) -> Inde
     builder, faults = Builder(), []
     parsed: list[tuple[str, int, str, tuple[float, float, float, float], bool]] = []
     stems = Counter(file.stem for file in files)
+    folders = {parent: _image_folders(parent) for parent in {file.parent for file in files}}
     for file in files:
         # Years number their images alike; an id that is not unique gets its year.
         image_id = file.stem if stems[file.stem] == 1 else f"{file.parent.parent.name}/{file.stem}"
-        image = _read_image_entry(root, file, image_id, builder, faults)
+        image = _read_image_entry(root, file, folders[file.parent], image_id, builder, faults)
         if image is None:
             continue
         place, tree = image
@@ -218,13 +223,13 @@ def read_xml(root: Path, files: Sequence[Path], *, repair: bool = False) -> Inde
 
 
 def _read_image_entry(
-    root: Path, file: Path, image_id: str, builder: Builder, faults: list[Fault]
+    root: Path, file: Path, folders: Sequence[Path], image_id: str, builder: Builder, faults: list[Fault]
 ) -> tuple[int, ElementTree.Element] | None:
     """(place of the image, XML tree); none where the file is faulty."""
     tree = parse_xml(file, faults)
     if tree is None:
         return None
-    image = _image_file(file, tree.findtext("filename"))
+    image = _image_file(file, tree.findtext("filename"), folders)
     h, w = _number(tree.findtext("size/height")), _number(tree.findtext("size/width"))
     if h is None or w is None or h < 1 or w < 1:
         # Some writers leave the size out or zero; the image's header knows it.
@@ -252,10 +257,19 @@ def parse_xml(file: Path, faults: list[Fault]) -> ElementTree.Element | None:
         return None
 
 
-def _image_file(file: Path, stated: str | None) -> Path:
+def _image_folders(annotations: Path) -> list[Path]:
+    """Where the images of a folder of annotation files may lie."""
+    above = annotations.parent
+    candidates = [above / name for name in IMAGE_FOLDERS]
+    if above.name in ANNOTATION_FOLDERS:
+        # annotations/train beside images/train, or annotations/xmls beside images.
+        candidates += [above.parent / name / annotations.name for name in IMAGE_FOLDERS]
+        candidates += [above.parent / name for name in IMAGE_FOLDERS]
+    return [folder for folder in candidates if folder.is_dir()] + [annotations]
+
+
+def _image_file(file: Path, stated: str | None, folders: Sequence[Path]) -> Path:
     """The image of an annotation file: named like the file, else as the annotation says."""
-    above = file.parent.parent
-    folders = [folder for name in IMAGE_FOLDERS if (folder := above / name).is_dir()] + [file.parent]
     names = [file.stem + extension for extension in EXTENSIONS]
     if stated and stated.strip():
         # With folders of another machine, and sometimes without its ending.

@@ -116,6 +116,25 @@ def write_any_json(root: Path) -> None:
     (root / "my labels.json").write_text(json.dumps(instances()))
 
 
+def write_coco_folders(root: Path) -> None:
+    for split, names in (("train", "ab"), ("valid", "cd")):
+        write(root / split / "images", names)
+        (root / split / "annotations.json").write_text(json.dumps(instances(names)))
+
+
+def write_coco_deeper_splits(root: Path) -> None:
+    for split, names in (("train", "ab"), ("val", "cd")):
+        write(root / split / "images", names)
+        (root / split / "annotations").mkdir()
+        (root / split / "annotations" / "instances.json").write_text(json.dumps(instances(names)))
+
+
+def write_coco_deeper(root: Path) -> None:
+    write(root / "images")
+    (root / "labels" / "json").mkdir(parents=True)
+    (root / "labels" / "json" / "pets.json").write_text(json.dumps(instances()))
+
+
 def write_text_ids(root: Path) -> None:
     write(root / "images")
     content = instances()
@@ -215,6 +234,22 @@ def write_voc_images(root: Path) -> None:
     (root / "annotations").mkdir()
     for name in "abcd":
         (root / "annotations" / f"{name}.xml").write_text(voc_xml(name, stated="wrong.jpg"))
+
+
+def write_voc_pets(root: Path) -> None:
+    write(root / "images")
+    (root / "annotations" / "xmls").mkdir(parents=True)
+    (root / "annotations" / "trainval.txt").write_text("a 1 1 1\n")
+    for name in "abcd":
+        (root / "annotations" / "xmls" / f"{name}.xml").write_text(voc_xml(name))
+
+
+def write_voc_folders(root: Path) -> None:
+    for split, names in (("train", "ab"), ("val", "cd")):
+        write(root / "images" / split, names)
+        (root / "annotations" / split).mkdir(parents=True)
+        for name in names:
+            (root / "annotations" / split / f"{name}.xml").write_text(voc_xml(name))
 
 
 def write_voc_roboflow(root: Path) -> None:
@@ -348,6 +383,7 @@ WHOLE = {
     "label_studio": write_label_studio,
     "label_studio_uploads": write_label_studio_uploads,
     "any_json": write_any_json,
+    "coco_deeper": write_coco_deeper,
     "text_ids": write_text_ids,
     "files_as_ids": write_files_as_ids,
     "darknet": write_darknet,
@@ -365,6 +401,9 @@ SPLIT = {
     "yolo": write_yolo,
     "yolo_roboflow": write_yolo_roboflow,
     "yolo_lists": write_yolo_lists,
+    "coco_folders": write_coco_folders,
+    "coco_deeper_splits": write_coco_deeper_splits,
+    "voc_folders": write_voc_folders,
     "voc_roboflow": write_voc_roboflow,
     "devkit": write_devkit,
 }
@@ -397,7 +436,14 @@ def test_roboflow_coco_and_its_group(tmp_path):
     assert (len(dataset.val), len(dataset.test)) == (1, 1)
 
 
-@pytest.mark.parametrize("write_it", [write_voc_beside, write_voc_images])
+def test_two_datasets_in_a_folder_are_not_taken_for_one(tmp_path):
+    write_cvat_coco(tmp_path / "cats")
+    write_cvat_coco(tmp_path / "dogs")
+    with pytest.raises(SdkError, match=r"but (cats|dogs)/ in it has one"):
+        sdk.open(tmp_path)
+
+
+@pytest.mark.parametrize("write_it", [write_voc_beside, write_voc_images, write_voc_pets])
 def test_voc_without_lists_is_split_by_seed(tmp_path, write_it, capsys, monkeypatch):
     write_it(tmp_path / "own")
     dataset = sdk.open(tmp_path / "own")
