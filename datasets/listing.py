@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_faults, with_classes, with_present_images
-from .errors import DatasetError, Fault
+from .errors import DatasetError, DatasetWarning, Fault
 from .index import Builder, Index, cached
 from .masks import area, check_polygons, encode_polygons
 from .reading import image_header
@@ -196,6 +197,8 @@ class ListedDataset(IndexedDataset):
         index = with_classes(settle_faults(index, on_fault, root), classes, root)
         if self.has_files:
             index = with_present_images(index, folder, on_fault)
+        for notice in self.notices(root, sources):
+            warnings.warn(f"{root}: {notice}", DatasetWarning, stacklevel=3)
         super().__init__(index=index, image_root=folder, splits=splits)
 
     has_files: ClassVar[bool] = True
@@ -211,6 +214,11 @@ class ListedDataset(IndexedDataset):
         raise NotImplementedError
 
     @classmethod
+    def notices(cls, root: Path, sources: Any) -> list[str]:
+        """What is said whenever a split is opened: what was not told, and what is left out."""
+        return []
+
+    @classmethod
     def read(cls, root: Path, sources: Any) -> Listing:
         """Reads the entries of one split."""
         raise NotImplementedError
@@ -220,12 +228,11 @@ def folder_state(folders: Iterable[Path]) -> str:
     """A hash of names, sizes and times of all files directly in these folders."""
     digest = hashlib.sha256()
     for folder in folders:
-        digest.update(str(folder).encode())
         with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda one: one.name):
-                if entry.is_file():
-                    stat = entry.stat()
-                    digest.update(f"{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+            stats = {entry.name: entry.stat() for entry in entries if entry.is_file()}
+        lines = [f"{name}\0{stats[name].st_size}\0{stats[name].st_mtime_ns}" for name in sorted(stats)]
+        # Names need not be valid text.
+        digest.update("\0".join([str(folder), *lines]).encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

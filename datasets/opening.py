@@ -101,7 +101,15 @@ LAYOUTS = (
         "deepfashion",
         ("deepfashion", "DeepFashion"),
         "DeepFashion_segmentation*.json",
-        lambda f: _any(f, "**/DeepFashion_segmentation*.json"),
+        # Named one by one: a search at any depth would go through every folder of images.
+        lambda f: _any(
+            f,
+            *(
+                f"{place}{inner}DeepFashion_segmentation*.json"
+                for place in ("", "In-shop/", "DeepFashion/", "DeepFashion/In-shop/")
+                for inner in ("", "Anno/", "Anno/segmentation/", "annotations/", "data/")
+            ),
+        ),
     ),
     Layout("cvat", ("annotation_tools", "Cvat"), "annotations.xml with <image> elements", _lists("cvat")),
     Layout("yolo", ("yolo", "Yolo"), "data.yaml, or images/ with labels/*.txt", _yolo),

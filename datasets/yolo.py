@@ -6,15 +6,19 @@ Layouts that are recognized::
     data.yaml  train/images/a.jpg  train/labels/a.txt  valid/...           (Roboflow)
     obj.data  obj.names  train.txt  obj_train_data/a.jpg  a.txt            (Darknet)
     classes.txt  images/a.jpg  labels/a.txt                                (Label Studio, labelImg)
+    images/train/a.jpg  labels/train/a.txt, or train/images/  train/labels/   (nothing names the classes: numbers)
 
 A line is ``class cx cy w h``, ``class x1 y1 x2 y2 x3 y3 ...`` (a polygon; four corners are an oriented box), all in
-shares of the image. An image without a label file has no objects. Format: https://docs.ultralytics.com/datasets/detect/
+shares of the image. A pose label is ``class cx cy w h`` and the key points that ``kpt_shape`` of the YAML file counts;
+the box is read, the key points are not. An image without a label file has no objects.
+Format: https://docs.ultralytics.com/datasets/detect/
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,12 +38,22 @@ from .listing import (
 
 @dataclass(frozen=True)
 class Part:
-    """One split: its class names, and its images as folders or as a list of files."""
+    """One split: its class names, and its images as folders or as a list of files.
+
+    others: parts whose classes are counted with these, where nothing names them. key_points: how many numbers of key
+    points stand after each box.
+    """
 
     names: tuple[str, ...] | None
     folders: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
     description: Path | None = None
+    others: tuple[Part, ...] = ()
+    key_points: int = 0
+
+    def images(self) -> list[Path]:
+        """The image files in order."""
+        return [file for folder in self.folders for file in images_in(folder)] + list(self.files)
 
 
 class Yolo(ListedDataset):
@@ -51,13 +65,14 @@ class Yolo(ListedDataset):
     def parts(cls, root: Path) -> dict[str, Part]:
         described = root if root.is_file() else description(root)
         if described is not None:
-            return _described(described) if described.suffix in (".yaml", ".yml") else _darknet(described)
+            parts = _described(described) if described.suffix in (".yaml", ".yml") else _darknet(described)
+            return _counted_together(parts)
         names = _names_file(root)
         folders = by_split_folder(root / "images", _labelled) if (root / "images").is_dir() else {}
         folders = folders or by_split_folder(root, lambda folder: _labelled(folder / "images") or _labelled(folder))
         if folders:
             inner = {k: f / "images" if _has_images(f / "images") else f for k, f in folders.items()}
-            return {split: Part(names, (folder,)) for split, folder in inner.items()}
+            return _counted_together({split: Part(names, (folder,)) for split, folder in inner.items()})
         for folder in (root / "images", root, root / "obj_train_data"):
             if _labelled(folder):
                 return {"": Part(names, (folder,))}
@@ -65,22 +80,38 @@ class Yolo(ListedDataset):
 
     @classmethod
     def state(cls, root: Path, sources: Part) -> str:
-        folders = [*sources.folders, *(labels_folder(folder) for folder in sources.folders)]
+        read = (sources, *sources.others)
+        folders = [folder for part in read for folder in part.folders]
+        folders += [labels_folder(folder) for folder in folders]
         present = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
         described = [] if sources.description is None else [sources.description]
-        files = [file for file in (*described, *sources.files, *label_files(sources.files)) if file.is_file()]
-        return f"{sources.names}{folder_state(present)}{file_state(files)}"
+        listed = [file for part in read for file in (*part.files, *label_files(part.files))]
+        files = [file for file in (*described, *listed) if file.is_file()]
+        return f"{sources.names}{sources.key_points}{folder_state(present)}{file_state(files)}"
+
+    @classmethod
+    def notices(cls, root: Path, sources: Part) -> list[str]:
+        told = []
+        if sources.names is None:
+            told.append(
+                "nothing names the classes, so that they are called by their numbers; a data.yaml with `names`, or a "
+                "classes.txt, names them"
+            )
+        if sources.key_points:
+            told.append("key points are left out (kpt_shape); the boxes are read")
+        return told
 
     @classmethod
     def read(cls, root: Path, sources: Part) -> Listing:
         base = root if root.is_dir() else root.parent
-        images = [file for folder in sources.folders for file in images_in(folder)] + list(sources.files)
+        images = sources.images()
         if not images:
             raise DatasetError("no images in this split", file=root, found=[str(f) for f in sources.folders])
         entries = list(zip(images, label_files(images)))
         names = sources.names
         if names is None:
-            numbers = {line.split()[0] for _, label in entries for line in _lines(label) if line.split()}
+            labels = [label for part in (sources, *sources.others) for label in label_files(part.images())]
+            numbers = {line.split()[0] for label in labels for line in _lines(label) if line.split()}
             numbers = {number for number in numbers if number.isdigit()}
             names = tuple(str(i) for i in range(max(map(int, numbers), default=-1) + 1))
         listing = Listing(base, names)
@@ -90,11 +121,23 @@ class Yolo(ListedDataset):
                 continue
             for number, line in enumerate(_lines(label), 1):
                 if line.strip():
-                    _object(listing, place, label, number, line.split(), names)
+                    _object(listing, place, label, number, line.split(), names, sources.key_points)
         return listing
 
 
-def _object(listing: Listing, place: int, file: Path, number: int, words: list[str], names: Sequence[str]) -> None:
+def _counted_together(parts: dict[str, Part]) -> dict[str, Part]:
+    """The splits, each knowing the others where nothing names the classes: all have the same classes."""
+    if all(part.names is not None for part in parts.values()):
+        return parts
+    return {
+        split: replace(part, others=tuple(other for name, other in parts.items() if name != split))
+        for split, part in parts.items()
+    }
+
+
+def _object(
+    listing: Listing, place: int, file: Path, number: int, words: list[str], names: Sequence[str], key_points: int
+) -> None:
     """Adds the object of one line."""
     where = f"line {number}"
     try:
@@ -106,6 +149,8 @@ def _object(listing: Listing, place: int, file: Path, number: int, words: list[s
         listing.fault("unknown class", file, where, found=words[0], expected=f"0..{len(names) - 1}")
         return
     h, w = listing.sizes[place]
+    if key_points and len(values) == 4 + key_points:
+        values = values[:4]
     if len(values) in (4, 5):
         # A fifth number is a score, in files of predictions.
         cx, cy, bw, bh = values[:4]
@@ -114,13 +159,14 @@ def _object(listing: Listing, place: int, file: Path, number: int, words: list[s
             return
         box = ((cx - bw / 2) * w, (cy - bh / 2) * h, (cx + bw / 2) * w, (cy + bh / 2) * h)
         listing.object(place, names[label], file=file, where=where, box=box)
-    elif len(values) >= 6 and len(values) % 2 == 0:
+    elif not key_points and len(values) >= 6 and len(values) % 2 == 0:
         polygon = [value * (w, h)[i % 2] for i, value in enumerate(values)]
         listing.object(place, names[label], file=file, where=where, polygons=[polygon])
     else:
-        listing.fault(
-            "neither a box nor a polygon", file, where, found=f"{len(values)} numbers", expected="4, or 6 and more"
-        )
+        kind, expected = "neither a box nor a polygon", "4, or 6 and more"
+        if key_points:
+            kind, expected = "neither a box nor a box with key points", f"4, or {4 + key_points} by kpt_shape"
+        listing.fault(kind, file, where, found=f"{len(values)} numbers", expected=expected)
 
 
 def description(root: Path) -> Path | None:
@@ -144,6 +190,7 @@ def _described(file: Path) -> dict[str, Part]:
     """Splits of a YAML file: folders, lists of files, or lists of either; ``path`` may be of another machine."""
     content = read_yaml(file)
     names = _names(content.get("names"), file, content.get("nc"))
+    key_points = _key_points(content.get("kpt_shape"), file)
     bases = [file.parent]
     if isinstance(content.get("path"), str):
         stated = Path(content["path"])
@@ -165,8 +212,18 @@ def _described(file: Path) -> dict[str, Part]:
                 folders += _image_folders(place)
             else:
                 files += _listed(place)
-        parts[split] = Part(names, tuple(folders), tuple(files), file)
+        parts[split] = Part(names, tuple(folders), tuple(files), file, key_points=key_points)
     return in_order(parts)
+
+
+def _key_points(shape: Any, file: Path) -> int:
+    """How many numbers the key points of an object are: ``kpt_shape`` is their count, and 2 or 3 numbers each."""
+    if shape is None:
+        return 0
+    whole = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and n > 0 for n in shape)
+    if not whole or shape[1] not in (2, 3):
+        raise DatasetError("not a shape of key points", file=file, field="kpt_shape", found=shape, expected="[17, 3]")
+    return shape[0] * shape[1]
 
 
 def _located(stated: str, bases: Iterable[Path]) -> Path | None:
@@ -185,8 +242,9 @@ def _image_folders(place: Path) -> list[Path]:
     """The folders with images at or below a place; an ``images`` folder before all others."""
     if (place / "images").is_dir() and not _has_images(place):
         place = place / "images"
-    found = [folder for folder in (place, *sorted(place.rglob("*"))) if folder.is_dir() and _has_images(folder)]
-    return found or [place]
+    # Folders alone: there may be a hundred thousand files.
+    below = (Path(parent, name) for parent, names, _ in os.walk(place) for name in names)
+    return [folder for folder in (place, *sorted(below)) if _has_images(folder)] or [place]
 
 
 def _listed(file: Path) -> list[Path]:
@@ -297,16 +355,20 @@ def _lines(file: Path) -> list[str]:
 
 
 def _has_images(folder: Path) -> bool:
-    return folder.is_dir() and any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.iterdir())
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries)
 
 
 def _labelled(folder: Path) -> bool:
     """Whether any image of a folder has a label file of numbers."""
     if not _has_images(folder):
         return False
-    labels = (file for file in label_files(images_in(folder)) if file.is_file())
-    lines = (line.split() for file in labels for line in _lines(file) if line.strip())
-    first = next(lines, None)
+    images = {file.rpartition(".")[0] for file in os.listdir(folder) if file.lower().endswith(IMAGE_SUFFIXES)}
+    with os.scandir(labels_folder(folder)) as entries:
+        labels = (Path(entry) for entry in entries if entry.name.endswith(".txt") and entry.name[:-4] in images)
+        first = next((line.split() for file in labels for line in _lines(file) if line.strip()), None)
     return first is not None and len(first) >= 5 and all(_is_number(word) for word in first)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 import sdk
 from sdk.datasets import Coco, DatasetError
+from sdk.datasets.errors import DatasetWarning
 from sdk.datasets.index import columns_of
 from sdk.errors import SdkError
 
@@ -467,6 +468,40 @@ def test_yolo_polygons_and_oriented_boxes(tmp_path):
     dataset = sdk.open(tmp_path / "own")
     assert_same(dataset, reference(tmp_path, "a"))
     assert dataset[0].masks.decode().sum(axis=(1, 2)).tolist() == [30 * 25, 7 * 9]
+
+
+@pytest.mark.parametrize("places", [("images/{}", "labels/{}"), ("{}/images", "{}/labels")])
+def test_yolo_that_names_no_classes_is_numbered_alike_in_all_splits(tmp_path, places):
+    for split, names in (("train", "ab"), ("val", "cd")):
+        write(tmp_path / "own" / places[0].format(split), names)
+        write_yolo_labels(tmp_path / "own" / places[1].format(split), names)
+    with pytest.warns(DatasetWarning, match="nothing names the classes"):
+        dataset = sdk.open(tmp_path / "own")
+    # Only the first of the two classes is on images of the second split.
+    assert dataset.classes == dataset.val.classes == ("0", "1")
+    named = [[(box, CLASSES[int(label)]) for box, label in one] for one in objects_of(dataset.train).values()]
+    assert named == list(objects_of(reference(tmp_path, "ab")).values())
+    (tmp_path / "own" / "classes.txt").write_text("cat\ndog\n")
+    dataset = sdk.open(tmp_path / "own")
+    assert_same(dataset.train, reference(tmp_path, "ab"))
+    assert_same(dataset.val, reference(tmp_path / "val", "cd"))
+
+
+@pytest.mark.parametrize(("count", "each"), [(3, 2), (4, 3), (17, 3)])
+def test_key_points_of_yolo_are_not_taken_for_polygons(tmp_path, count, each):
+    write_yolo(tmp_path / "own")
+    for file in (tmp_path / "own" / "labels").rglob("*.txt"):
+        points = " 0.25 0.5 2"[: len(" 0.25 0.5 2") - (0 if each == 3 else 2)] * count
+        file.write_text("".join(f"{line}{points}\n" for line in file.read_text().splitlines()))
+    description = tmp_path / "own" / "data.yaml"
+    description.write_text(f"{description.read_text()}kpt_shape: [{count}, {each}]\n")
+    with pytest.warns(DatasetWarning, match="key points are left out"):
+        dataset = sdk.open(tmp_path / "own")
+    assert_same(dataset.train, reference(tmp_path, "ab"))
+    assert dataset[0].masks is None
+    (tmp_path / "own" / "labels" / "train" / "b.txt").write_text("1 0.5 0.5 0.2 0.2 0.1 0.1\n")
+    with pytest.raises(DatasetError, match=rf"b\.txt, line 1.*neither.*key points.*{4 + count * each} by kpt_shape"):
+        sdk.open(tmp_path / "own")
 
 
 @pytest.mark.parametrize(
