@@ -2,12 +2,13 @@
 
 labelme: one JSON file an image, ``{"imagePath": ..., "shapes": [{"label", "points", "shape_type"}, ...]}``.
 VIA: one JSON file, ``{"<name><size>": {"filename", "regions": [{"shape_attributes", "region_attributes"}]}}``, alone or
-under ``_via_img_metadata`` of a project.
+under ``_via_img_metadata`` of a project; or CSV with one region a row and these attributes as JSON in its columns.
 CVAT for images 1.1: one XML file with ``<image name width height>`` and boxes, polygons, masks and ellipses in it.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import xml.etree.ElementTree as ElementTree
@@ -118,7 +119,8 @@ class Via(ListedDataset):
         if root.is_file():
             return {"": root} if is_via(root) else {}
         found: dict[str, Path] = {}
-        for file in [*sorted(root.glob("*.json")), *sorted(root.glob("*/*.json"))]:
+        patterns = ("*.json", "*.csv", "*/*.json", "*/*.csv")
+        for file in (file for pattern in patterns for file in sorted(root.glob(pattern))):
             if is_via(file):
                 words = [file.parent.name.lower(), *file.stem.lower().replace("-", "_").split("_")]
                 split = next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), "")
@@ -132,7 +134,7 @@ class Via(ListedDataset):
     @classmethod
     def read(cls, root: Path, sources: Any) -> Listing:
         listing = Listing(root if root.is_dir() else root.parent)
-        content = read_json(sources)
+        content = via_rows(sources) if sources.suffix == ".csv" else read_json(sources)
         entries = content.get("_via_img_metadata", content) if isinstance(content, dict) else {}
         folders = image_folders(listing.root, sources)
         for key, entry in entries.items():
@@ -149,6 +151,26 @@ class Via(ListedDataset):
             for number, region in enumerate(regions if place is not None else [], 1):
                 _via_region(listing, place, sources, f"{entry['filename']} region {number}", region)  # type: ignore[arg-type]
         return listing
+
+
+def via_rows(file: Path) -> dict[str, Any]:
+    """A CSV file of VIA as its JSON would be. Raises DatasetError where a row cannot be read."""
+    entries: dict[str, Any] = {}
+    with open(file, encoding="utf-8-sig", errors="replace", newline="") as stream:
+        rows = csv.DictReader(stream)
+        try:
+            for row in rows:
+                name = row["filename"]
+                entry = entries.setdefault(name, {"filename": name, "regions": []})
+                shape = json.loads(row["region_shape_attributes"] or "{}")
+                # An image without regions has one row.
+                if shape:
+                    attributes = json.loads(row.get("region_attributes") or "{}")
+                    entry["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
+        except (ValueError, TypeError, KeyError, RecursionError, csv.Error) as error:
+            where = f"line {rows.line_num}"
+            raise DatasetError("not a row of a region", file=file, where=where, found=str(error)) from error
+    return entries
 
 
 def _via_region(listing: Listing, place: int, file: Path, where: str, region: Any) -> None:
@@ -185,9 +207,12 @@ def _via_label(attributes: dict[str, Any]) -> str:
 
 
 def is_via(file: Path) -> bool:
-    """Whether the head of a JSON file looks like VIA's."""
+    """Whether the head of a JSON or CSV file looks like VIA's."""
     with open(file, "rb") as stream:
         head = stream.read(1 << 16)
+    if file.suffix == ".csv":
+        first = head.partition(b"\n")[0]
+        return b"region_shape_attributes" in first and b"filename" in first
     return b'"_via_img_metadata"' in head or (b'"regions"' in head and b'"filename"' in head)
 
 

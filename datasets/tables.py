@@ -8,8 +8,10 @@ Understood are, in any order and in upper or lower case::
     x y w h | x y width height | left top width height                  corner and size
     cx cy w h | x_center y_center width height                          centre and size
     width height | image_width image_height                             size of the image, beside corners
+    bbox                                                                [x, y, width, height] in one column
     split | set | subset                                                which split
 
+Without a header the columns are image, xmin, ymin, xmax, ymax, class.
 Numbers that are all in 0..1 are shares of the image. A row without a box is an image without objects. Open Images
 (``XMin``, ``XMax`` ..., ``IsGroupOf``) names its classes in a second file, ``class-descriptions*.csv``.
 """
@@ -38,6 +40,7 @@ CORNERS = (
     ("x_min", "y_min", "x_max", "y_max"),
     ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"),
 )
+WITHOUT_HEADER = ("image", *CORNERS[0], "class")
 CENTRES = (
     ("cx", "cy", "w", "h"),
     ("x_center", "y_center", "width", "height"),
@@ -56,13 +59,21 @@ SIZES = (
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column holds what; ``form``: ``corners``, ``centre`` or ``size``."""
+    """Which column holds what; box: four columns, or one of all; ``form``: ``corners``, ``centre`` or ``size``."""
 
     image: str
     label: str | None
-    box: tuple[str, str, str, str]
+    box: tuple[str, ...]
     form: str
     split: str | None
+    header: bool = True
+
+    def numbers(self, row: dict[str, str]) -> list[str]:
+        """The texts of a row's box: four, or none where the row has no box."""
+        texts = [row.get(column, "").strip() for column in self.box]
+        if len(texts) == 1:
+            texts = texts[0].strip("[]()").replace(",", " ").split()
+        return texts if any(texts) else []
 
 
 class Csv(ListedDataset):
@@ -96,7 +107,7 @@ class Csv(ListedDataset):
         folders = image_folders(base, file)
         places: dict[str, int | None] = {}
         shares = _are_shares(rows, columns)
-        for number, row in enumerate(rows, 2):
+        for number, row in enumerate(rows, 2 if columns.header else 1):
             own = row.get(columns.split or "", "").strip()
             if split is not None and SPLIT_FOLDERS.get(own.lower(), own) != split:
                 continue
@@ -111,16 +122,16 @@ class Csv(ListedDataset):
                     listing.fault("image is missing", file, where, found=stated, expected=[str(f) for f in folders])
                 places[stated] = None if found is None else listing.image(found)
             place = places[stated]
-            texts = [row.get(column, "").strip() for column in columns.box]
+            texts = columns.numbers(row)
             label = row.get(columns.label, "").strip() if columns.label else "object"
-            if place is None or not any(texts):
+            if place is None or not texts:
                 continue
             try:
                 values = [float(text) for text in texts]
+                box = _corners(values, columns.form)
             except ValueError:
                 listing.fault("box is not four numbers", file, where, found=texts)
                 continue
-            box = _corners(values, columns.form)
             if shares:
                 h, w = listing.sizes[place]
                 box = (box[0] * w, box[1] * h, box[2] * w, box[3] * h)
@@ -144,14 +155,29 @@ def columns_of_file(file: Path) -> Columns | None:
     """The columns of a table of boxes, or none where it is no such table."""
     with open(file, encoding="utf-8-sig", errors="replace", newline="") as stream:
         head = stream.readline()
-    names = [name.strip().lower() for name in next(csv.reader([head], delimiter=_delimiter(head)), [])]
+    first = [value.strip() for value in next(csv.reader([head], delimiter=_delimiter(head)), [])]
+    if _is_row(first):
+        return Columns("image", "class", CORNERS[0], "corners", None, header=False)
+    names = [name.lower() for name in first]
     image = next((name for name in IMAGE if name in names), None)
     label = next((name for name in LABEL if name in names and name != image), None)
-    for form, choices in (("corners", CORNERS), ("centre", CENTRES), ("size", SIZES)):
+    for form, choices in (("corners", CORNERS), ("centre", CENTRES), ("size", (*SIZES, ("bbox",)))):
         for choice in choices:
             if set(choice) <= set(names) and image is not None:
                 return Columns(image, label, choice, form, next((name for name in SPLIT if name in names), None))
     return None
+
+
+def _is_row(values: Sequence[str]) -> bool:
+    """Whether the first line of a table is already a row: an image, four numbers or nothing, and a class."""
+    if len(values) != len(WITHOUT_HEADER) or not values[0].lower().endswith(IMAGE_SUFFIXES):
+        return False
+    try:
+        for value in values[1:5]:
+            float(value)
+    except ValueError:
+        return not any(values[1:])
+    return True
 
 
 def read_rows(file: Path) -> tuple[Columns, list[dict[str, str]]]:
@@ -162,7 +188,8 @@ def read_rows(file: Path) -> tuple[Columns, list[dict[str, str]]]:
     with open(file, encoding="utf-8-sig", errors="replace", newline="") as stream:
         head = stream.readline()
         stream.seek(0)
-        reader = csv.DictReader(stream, delimiter=_delimiter(head))
+        names = None if columns.header else WITHOUT_HEADER
+        reader = csv.DictReader(stream, names, delimiter=_delimiter(head))
         rows = [{key.strip().lower(): value or "" for key, value in row.items() if key} for row in reader]
     return columns, rows
 
@@ -184,9 +211,9 @@ def _are_shares(rows: Sequence[dict[str, str]], columns: Columns) -> bool:
     """Whether all numbers are in 0..1, and so shares of the image."""
     found = False
     for row in rows:
-        for column in columns.box:
+        for text in columns.numbers(row):
             try:
-                value = float(row.get(column, ""))
+                value = float(text)
             except ValueError:
                 continue
             found = True

@@ -298,6 +298,34 @@ def write_csv_shares(root: Path) -> None:
     write_csv(root, header, row)
 
 
+def write_csv_without_header(root: Path) -> None:
+    write_csv(root, ["image"], lambda n, x, y, w, h, c: [f"images/{n}.png", x, y, x + w, y + h, CLASSES[c]])
+    file = root / "annotations.csv"
+    lines = file.read_text().splitlines()
+    # An image without objects leaves all but its name empty.
+    file.write_text("\n".join([*lines[1:-1], "images/d.png,,,,,"]) + "\n")
+
+
+def write_csv_one_column(root: Path) -> None:
+    header = ["image_id", "width", "height", "bbox", "class"]
+    write_csv(root, header, lambda n, x, y, w, h, c: [n, *SIZES[n][::-1], f"[{x}.0, {y}.0, {w}.0, {h}.0]", CLASSES[c]])
+
+
+def write_via_csv(root: Path) -> None:
+    header = ["filename", "file_size", "file_attributes", "region_count", "region_id", "region_shape_attributes",
+              "region_attributes"]  # fmt: skip
+
+    def row(n, x, y, w, h, label):
+        shape = json.dumps({"name": "rect", "x": x, "y": y, "width": w, "height": h})
+        return [f"{n}.png", 9, "{}", 1, 0, shape, json.dumps({"class": CLASSES[label]})]
+
+    write_csv(root, header, row)
+    with open(root / "annotations.csv") as file:
+        lines = file.read().splitlines()
+    lines[-1] = 'd.png,9,"{}",0,0,"{}","{}"'
+    (root / "annotations.csv").write_text("\n".join(lines))
+
+
 def write_open_images(root: Path) -> None:
     header = ["ImageID", "Source", "LabelName", "Confidence", "XMin", "XMax", "YMin", "YMax", "IsGroupOf"]
 
@@ -391,6 +419,9 @@ WHOLE = {
     "yolo_plain": write_yolo_plain,
     "csv_corners": write_csv_corners,
     "csv_shares": write_csv_shares,
+    "csv_without_header": write_csv_without_header,
+    "csv_one_column": write_csv_one_column,
+    "via_csv": write_via_csv,
     "open_images": write_open_images,
     "labelme": write_labelme,
     "via": write_via,
@@ -520,6 +551,19 @@ def test_faults_of_yolo_name_file_and_line(tmp_path, line, message):
     with pytest.raises(DatasetError, match=rf"b\.txt, line 2.*{message}"):
         sdk.open(tmp_path)
     assert len(columns_of(sdk.open(tmp_path, on_fault="skip"))) == 4
+
+
+def test_faults_of_tables_name_file_and_row(tmp_path):
+    write_csv_one_column(tmp_path / "one")
+    file = tmp_path / "one" / "annotations.csv"
+    file.write_text(file.read_text().replace("[5.0, 5.0, 20.0, 30.0]", "[5.0, 5.0, 20.0]"))
+    with pytest.raises(DatasetError, match=r"annotations\.csv, row 4.*not four numbers.*'5\.0', '5\.0', '20\.0'"):
+        sdk.open(tmp_path / "one")
+    write_via_csv(tmp_path / "via")
+    file = tmp_path / "via" / "annotations.csv"
+    file.write_text(file.read_text().replace('{""name""', '{""na', 1))
+    with pytest.raises(DatasetError, match=r"annotations\.csv, line 2.*not a row of a region"):
+        sdk.open(tmp_path / "via")
 
 
 def test_a_changed_file_is_read_again(tmp_path):
