@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from .errors import DatasetError
 from .listing import SPLIT_FOLDERS, ListedDataset, Listing, by_split_folder, file_state, find_image, in_order
 from .reading import read_bytes
@@ -245,11 +247,16 @@ class Cvat(ListedDataset):
         labels = [name for element in tree.iter("label") if (name := (element.findtext("name") or "").strip())]
         listing = Listing(root if root.is_dir() else root.parent, list(dict.fromkeys(labels)) or None)
         folders = image_folders(listing.root, file)
+        inner = [entry for folder in folders if folder.name == "images" for entry in sorted(folder.iterdir())]
+        inner = [entry for entry in inner if entry.is_dir() and entry not in folders]
         for element in tree.iter("image"):
-            if subset is not None and (element.get("subset") or "") != subset:
+            own = element.get("subset") or ""
+            if subset is not None and own != subset:
                 continue
             name = element.get("name") or ""
-            image = find_image(name, folders)
+            # Images of a subset may lie in a folder of its name, and be named alike in several.
+            of_subset = [folder for folder in inner if folder.name == own]
+            image = find_image(name, [*of_subset, *folders, *inner])
             if image is None:
                 listing.fault("image is missing", file, f"image {element.get('id')}", found=name)
                 continue
@@ -281,10 +288,28 @@ def _cvat_shape(listing: Listing, place: int, file: Path, where: str, shape: Ele
             centre = float(shape.get("cx", "")), float(shape.get("cy", ""))
             polygon = ellipse(centre, float(shape.get("rx", "")), float(shape.get("ry", "")))
             listing.object(place, label, file=file, where=where, polygons=[polygon])
+        elif shape.tag == "mask":
+            mask = _cvat_mask(shape, listing.sizes[place])
+            listing.object(place, label, file=file, where=where, mask=mask)
         elif shape.tag not in ("tag", "points", "polyline", "attribute"):
-            listing.fault("shape is not read", file, where, found=shape.tag, expected="box, polygon or ellipse")
+            listing.fault("shape is not read", file, where, found=shape.tag, expected="box, polygon, mask, ellipse")
     except ValueError:
         listing.fault("not a shape", file, where, found=dict(shape.attrib))
+
+
+def _cvat_mask(shape: ElementTree.Element, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool of the image: runs of background and object by turns, row by row through the mask's own rectangle.
+
+    Raises ValueError where they do not fill it, or it is not inside the image.
+    """
+    left, top, w, h = (int(shape.get(key, "")) for key in ("left", "top", "width", "height"))
+    runs = [int(run) for run in shape.get("rle", "").split(",")]
+    inside = left >= 0 and top >= 0 and w > 0 and h > 0 and left + w <= size[1] and top + h <= size[0]
+    if not inside or min(runs) < 0 or sum(runs) != w * h:
+        raise ValueError("not a mask")
+    mask = np.zeros(size, bool)
+    mask[top : top + h, left : left + w] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w)
+    return mask
 
 
 def is_cvat(file: Path) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_faults, with_classes, with_present_images
 from .errors import DatasetError, DatasetWarning, Fault
 from .index import Builder, Index, cached
-from .masks import area, check_polygons, encode_polygons
+from .masks import area, bounding_box, check_polygons, check_rle, encode, encode_polygons
 from .reading import image_header
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -89,12 +89,21 @@ class Listing:
         where: str,
         box: Sequence[float] | None = None,
         polygons: Sequence[Sequence[float]] | None = None,
+        mask: np.ndarray | None = None,
         ignore: bool = False,
         crowd: bool = False,
         annotation_id: Any = None,
     ) -> None:
-        """Adds an object by (x1, y1, x2, y2) or by polygons in pixels; a fault where neither can be used."""
+        """Adds an object by (x1, y1, x2, y2), by polygons in pixels, or by its mask, (H, W) bool of the whole image; a
+        fault where none can be used."""
         size = self.sizes[image]
+        counts = None
+        if mask is not None:
+            if mask.shape != size or not mask.any():
+                self.fault("mask is empty or of another size", file, where, found=mask.shape, expected=size)
+                return
+            rle = encode(mask)
+            counts, box = check_rle(rle, size), bounding_box(rle)
         if polygons:
             try:
                 polygons = check_polygons([list(map(float, polygon)) for polygon in polygons], size)
@@ -116,8 +125,8 @@ class Listing:
             self.fault("unknown class", file, where, found=name, expected=self.fixed)
             return
         label = self.names.setdefault(name, len(self.names))
-        self.masks = self.masks or bool(polygons)
-        self._objects.append((annotation_id, image, (x1, y1, x2, y2), label, ignore, crowd, polygons))
+        self.masks = self.masks or bool(polygons) or counts is not None
+        self._objects.append((annotation_id, image, (x1, y1, x2, y2), label, ignore, crowd, polygons, counts))
 
     def fault(
         self, kind: str, file: object, where: str | None = None, *, found: object = None, expected: object = None
@@ -131,19 +140,25 @@ class Listing:
         """The columns; classes that were not given come in alphabetical order."""
         order = list(self.names) if self.fixed is not None else sorted(self.names)
         labels = {self.names[name]: place for place, name in enumerate(order)}
-        for number, (given, image, box, label, ignore, crowd, polygons) in enumerate(self._objects, 1):
+        for number, (given, image, box, label, ignore, crowd, polygons, counts) in enumerate(self._objects, 1):
             x1, y1, x2, y2 = box
             whole = [list(polygon) for polygon in polygons] if polygons else None
+            covered = (x2 - x1) * (y2 - y1)
+            if whole:
+                covered = float(area(encode_polygons(whole, self.sizes[image])))
+            elif counts is not None:
+                covered = float(area({"size": list(self.sizes[image]), "counts": counts}))
             self.builder.annotation(
                 number if given is None else given,
                 image,
                 box=box,
                 stated=(x1, y1, x2 - x1, y2 - y1),
                 label=labels[label],
-                area=float(area(encode_polygons(whole, self.sizes[image]))) if whole else (x2 - x1) * (y2 - y1),
+                area=covered,
                 ignore=ignore or crowd,
                 crowd=crowd,
                 polygons=whole,
+                counts=counts,
             )
         annotations = self.builder.finish(masks=self.masks)
         classes = tuple(order)

@@ -566,6 +566,43 @@ def test_faults_of_tables_name_file_and_row(tmp_path):
         sdk.open(tmp_path / "via")
 
 
+def test_masks_of_cvat(tmp_path):
+    write_cvat(tmp_path)
+    file = tmp_path / "annotations.xml"
+    text = file.read_text().replace('xtl="10" ytl="20" xbr="40" ybr="45" occluded="0"/>', "{}", 1)
+    text = text.replace('<box label="cat" {}', "{}", 1)
+    assert text.count("{}") == 1
+    # Two rows of four pixels: .XX. and XXX., in columns 20 to 23 and rows 30 and 31.
+    mask = '<mask label="cat" rle="{}" left="20" top="30" width="4" height="2"/>'
+    file.write_text(text.replace("{}", mask.format("1, 2, 1, 3, 1")))
+    dataset = sdk.open(tmp_path)
+    decoded = dataset[0].masks.decode()
+    expected = np.zeros(SIZES["a"], bool)
+    expected[30, 21:23] = expected[31, 20:23] = True
+    place = dataset[0].boxes.tolist().index([20, 30, 23, 32])
+    np.testing.assert_array_equal(decoded[place].astype(bool), expected)
+    assert sorted(columns_of(dataset).areas[:2].tolist()) == [5, 63]
+    file.write_text(text.replace("{}", mask.format("1, 2, 1, 3")))
+    with pytest.raises(DatasetError, match=r"annotations\.xml.*a\.png shape 1.*not a shape"):
+        sdk.open(tmp_path)
+
+
+def test_cvat_finds_images_of_equal_names_in_the_folder_of_their_subset(tmp_path):
+    write_cvat(tmp_path)
+    images = tmp_path / "images"
+    text = (tmp_path / "annotations.xml").read_text()
+    for name, subset in zip("abcd", ("train", "train", "val", "val")):
+        (images / subset).mkdir(exist_ok=True)
+        (images / f"{name}.png").rename(images / subset / f"{name}.png")
+        text = text.replace(f'name="{name}.png"', f'subset="{subset}" name="{name}.png"')
+    # An image of the other subset, named like one of the first, must not be taken for it.
+    (images / "train" / "c.png").write_bytes(encoded("a"))
+    (tmp_path / "annotations.xml").write_text(text)
+    dataset = sdk.open(tmp_path)
+    assert_same(dataset.train, reference(tmp_path, "ab"))
+    assert_same(dataset.val, reference(tmp_path / "val", "cd"))
+
+
 def test_a_changed_file_is_read_again(tmp_path):
     write_yolo_plain(tmp_path)
     assert len(columns_of(sdk.open(tmp_path))) == 4
