@@ -119,6 +119,9 @@ LAYOUTS = (
     Layout("via", ("annotation_tools", "Via"), "a JSON file with filename and regions", _lists("via")),
     Layout("csv", ("tables", "Csv"), "a CSV file with columns for image, class and four numbers", _lists("csv")),
     Layout("parquet", ("packed", "Parquet"), "*.parquet with image and objects", _lists("parquet")),
+    Layout(
+        "imagefolder", ("packed", "ImageFolder"), "metadata.jsonl with file_name and objects", _lists("imagefolder")
+    ),
     Layout("webdataset", ("packed", "Shards"), "*.tar with images and JSON files", _lists("webdataset")),
 )
 KINDS = tuple(layout.name for layout in LAYOUTS)

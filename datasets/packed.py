@@ -7,6 +7,9 @@ A shard holds, under one key, an image and a JSON of its objects: ``000001.jpg``
 A Parquet file has a column ``image`` (bytes, a path, or a struct of both) and a struct ``objects`` with ``bbox``
 (x, y, width, height in pixels) and ``category`` (label or name), as of the ``datasets`` package's object detection.
 Class names stand in the file's metadata (features), in ``classes.txt`` beside it, or are the numbers.
+
+An image folder of ``datasets`` has a ``metadata.jsonl`` beside the images, or one a split: a line is
+``{"file_name": ..., "objects": {"bbox": ..., "category": ...}}`` with the same ``objects``.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import DatasetError
-from .listing import SPLIT_FOLDERS, ListedDataset, Listing, file_state, in_order
+from .listing import SPLIT_FOLDERS, ListedDataset, Listing, by_split_folder, file_state, in_order
 from .reading import decode_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -201,29 +204,131 @@ def _parquet_row(listing: Listing, file: Path, relative: str, row: int, entry: d
     place = listing.image(file, size, image_id, stored)  # type: ignore[arg-type]
     if place is None:
         return
-    objects = entry.get("objects") or {}
-    if not isinstance(objects, Mapping):
-        objects = {key: [one.get(key) for one in objects] for key in objects[0]}
-    boxes = objects.get("bbox") or []
-    labels = next((objects[name] for name in (*LABELS, "categories", "labels") if name in objects), [])
-    if len(labels) != len(boxes):
-        listing.fault("boxes without label", file, where, found=f"{len(boxes)} boxes and {len(labels)} labels")
+    _row_objects(listing, place, file, where, entry, names)
+
+
+def _row_objects(
+    listing: Listing, place: int, file: Path, where: str, entry: Mapping[str, Any], names: Sequence[str]
+) -> None:
+    """Adds the ``objects`` of a row."""
+    try:
+        objects = _as_columns(entry.get("objects") or {})
+        boxes = [_corners(box, "size") for box in objects.get("bbox") or []]
+        labels = _labels(objects)
+        optional = [objects.get(name) or [None] * len(boxes) for name in ("id", "iscrowd", "ignore", "segmentation")]
+        if len(labels) != len(boxes):
+            listing.fault("boxes without label", file, where, found=f"{len(boxes)} boxes and {len(labels)} labels")
+            return
+        rows = list(zip(boxes, labels, *optional, strict=True))
+    except (AttributeError, TypeError, ValueError) as error:
+        listing.fault("not a list of objects", file, where, found=str(error), expected="bbox and category")
         return
-    ids, crowds, ignored, polygons = (
-        objects.get(name) or [None] * len(boxes) for name in ("id", "iscrowd", "ignore", "segmentation")
-    )
-    for number, (box, label) in enumerate(zip(boxes, labels)):
+    for number, (box, label, annotation_id, crowd, ignore, polygons) in enumerate(rows, 1):
         listing.object(
             place,
             _name_of(label, names),
             file=file,
-            where=f"{where} object {number + 1}",
-            box=_corners(box, "size"),
-            polygons=polygons[number],
-            annotation_id=ids[number],
-            crowd=bool(crowds[number]),
-            ignore=bool(ignored[number]),
+            where=f"{where} object {number}",
+            box=box,
+            polygons=polygons,
+            annotation_id=annotation_id,
+            crowd=bool(crowd),
+            ignore=bool(ignore),
         )
+
+
+def _as_columns(objects: Any) -> Mapping[str, Any]:
+    """Objects as a list for each field, of such lists or of one mapping an object."""
+    if isinstance(objects, Mapping):
+        return objects
+    return {key: [one.get(key) for one in objects] for key in objects[0]}
+
+
+def _labels(objects: Mapping[str, Any]) -> Sequence[Any]:
+    return next((objects[name] for name in (*LABELS, "categories", "labels") if name in objects), [])
+
+
+class ImageFolder(ListedDataset):
+    """An image folder of Hugging Face's ``datasets`` with objects, scored by the COCO protocol; root: the folder."""
+
+    layout: ClassVar[str] = "imagefolder"
+
+    @classmethod
+    def parts(cls, root: Path) -> dict[str, Any]:
+        if root.is_file():
+            return {"": (root, (root,))} if _is_metadata(root) else {}
+        for place in (root, root / "data"):
+            folders = by_split_folder(place, lambda folder: _is_metadata(folder / METADATA)) if place.is_dir() else {}
+            if folders:
+                files = tuple(folder / METADATA for folder in folders.values())
+                return {split: (folder / METADATA, files) for split, folder in folders.items()}
+        file = root / METADATA
+        return {"": (file, (file,))} if _is_metadata(file) else {}
+
+    @classmethod
+    def state(cls, root: Path, sources: Any) -> str:
+        base = root if root.is_dir() else root.parent
+        named = base / "classes.txt"
+        return str(sources[0]) + file_state([*sources[1], *([named] if named.is_file() else [])])
+
+    @classmethod
+    def read(cls, root: Path, sources: Any) -> Listing:
+        base = root if root.is_dir() else root.parent
+        file, files = sources
+        # The classes are those of all splits.
+        names = _class_list(base) or _metadata_classes(files)
+        listing = Listing(base, names)
+        for number, entry in _metadata(file):
+            where = f"line {number}"
+            stated = entry.get("file_name") if isinstance(entry, dict) else None
+            if not isinstance(stated, str) or not stated:
+                listing.fault("not a line of an image", file, where, found=entry, expected="file_name and objects")
+                continue
+            if Path(stated).is_absolute() or ".." in Path(stated).parts:
+                listing.fault("an image outside of the dataset", file, where, found=stated)
+                continue
+            given = entry.get("image_id")
+            place = listing.image(file.parent / stated, None, given if isinstance(given, (int, str)) else None)
+            if place is not None:
+                _row_objects(listing, place, file, where, entry, names)
+        return listing
+
+
+METADATA = "metadata.jsonl"
+
+
+def _is_metadata(file: Path) -> bool:
+    """Whether the first line of a file names an image and its objects."""
+    if not file.is_file() or file.suffix != ".jsonl":
+        return False
+    with open(file, "rb") as stream:
+        head = stream.readline(1 << 20)
+    return b'"file_name"' in head and b'"objects"' in head
+
+
+def _metadata(file: Path) -> Iterator[tuple[int, Any]]:
+    """The lines of a file by their number; what is no JSON comes as its text."""
+    with open(file, encoding="utf-8-sig", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line)
+                except (ValueError, RecursionError):
+                    yield number, line
+
+
+def _metadata_classes(files: Sequence[Path]) -> list[str]:
+    """The class names that occur, in alphabetical order; 0, 1, 2 ... where they are numbers."""
+    found: set[str] = set()
+    for entry in (entry for file in files for _, entry in _metadata(file)):
+        try:
+            found |= set(map(str, _labels(_as_columns(entry["objects"] or {}))))
+        except (AttributeError, KeyError, TypeError):
+            # Told when the line is read.
+            continue
+    if found and all(name.isdigit() and len(name) < 6 for name in found):
+        return [str(label) for label in range(max(map(int, found)) + 1)]
+    return sorted(found)
 
 
 def _has_bytes(image: Any) -> bool:

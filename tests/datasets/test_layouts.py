@@ -407,6 +407,29 @@ def write_parquet(root: Path) -> None:
     parquet.write_table(table.replace_schema_metadata(told), root / "train-00000-of-00001.parquet")
 
 
+def metadata_lines(names: str, *, labels=CLASSES, each: bool = False) -> str:
+    lines = []
+    for name in names:
+        boxes, found = [list(one[:4]) for one in OBJECTS[name]], [labels[one[4]] for one in OBJECTS[name]]
+        objects = (
+            [{"bbox": b, "category": c} for b, c in zip(boxes, found)] if each else {"bbox": boxes, "category": found}
+        )
+        lines.append(json.dumps({"file_name": f"{name}.png", "objects": objects}))
+    return "\n".join(lines) + "\n"
+
+
+def write_image_folder(root: Path) -> None:
+    write(root)
+    (root / "metadata.jsonl").write_text(metadata_lines("abcd", each=True))
+
+
+def write_image_folder_splits(root: Path) -> None:
+    for split, names in (("train", "ab"), ("validation", "cd")):
+        write(root / split, names)
+        (root / split / "metadata.jsonl").write_text(metadata_lines(names, labels=(0, 1)))
+    (root / "classes.txt").write_text("cat\ndog\n")
+
+
 WHOLE = {
     "cvat_coco": write_cvat_coco,
     "label_studio": write_label_studio,
@@ -428,8 +451,10 @@ WHOLE = {
     "cvat": write_cvat,
     "shards": write_shards,
     "parquet": write_parquet,
+    "image_folder": write_image_folder,
 }
 SPLIT = {
+    "image_folder_splits": write_image_folder_splits,
     "yolo": write_yolo,
     "yolo_roboflow": write_yolo_roboflow,
     "yolo_lists": write_yolo_lists,
@@ -601,6 +626,23 @@ def test_cvat_finds_images_of_equal_names_in_the_folder_of_their_subset(tmp_path
     dataset = sdk.open(tmp_path)
     assert_same(dataset.train, reference(tmp_path, "ab"))
     assert_same(dataset.val, reference(tmp_path / "val", "cd"))
+
+
+def test_an_image_folder_has_the_classes_of_all_splits_and_names_faulty_lines(tmp_path):
+    write_image_folder_splits(tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    dataset = sdk.open(tmp_path)
+    assert dataset.classes == dataset.val.classes == ("0", "1")
+    file = tmp_path / "train" / "metadata.jsonl"
+    for line, message in (
+        ("{", "not a line of an image"),
+        ('{"file_name": "../a.png"}', "outside of the dataset"),
+        ('{"file_name": "b.png", "objects": {"bbox": [[1, 2, 3]], "category": [0]}}', "not a list of objects"),
+        ('{"file_name": "b.png", "objects": {"bbox": [[1, 2, 3, 4]]}}', "boxes without label"),
+    ):
+        file.write_text(metadata_lines("a", labels=(0, 1)) + line + "\n")
+        with pytest.raises(DatasetError, match=rf"metadata\.jsonl, line 2.*{message}"):
+            sdk.open(tmp_path)
 
 
 def test_a_changed_file_is_read_again(tmp_path):
