@@ -689,6 +689,23 @@ def test_a_list_is_mixed_by_class_name(tmp_path):
     assert (len(mixed.train), len(mixed.val)) == (2 + 4, 2)
 
 
+def test_models_take_lists_of_datasets(tmp_path):
+    write_yolo(tmp_path / "yolo")
+    write_any_json(tmp_path / "coco")
+    file = tmp_path / "coco" / "my labels.json"
+    file.write_text(file.read_text().replace('"dog"', '"bird"'))
+    sources = [(tmp_path / "yolo", 0.5), (sdk.open(tmp_path / "coco"), 0.5)]
+    model = sdk.models.create("retinanet_tiny_shapes", num_classes=sources, weights=None)
+    assert model.classes == tuple(sdk.open(sources).classes) == ("cat", "dog", "bird")
+    assert model.num_classes == 3
+    with pytest.raises(ValueError, match=r"num_classes\[1\]: expected a dataset or the path of one, found 7"):
+        sdk.models.create("retinanet_tiny_shapes", num_classes=[tmp_path / "yolo", 7], weights=None)
+    with pytest.raises(ValueError, match="are they exchanged"):
+        sdk.models.create(str(tmp_path / "yolo"), "retinanet_tiny_shapes", weights=None)
+    with pytest.raises(ValueError, match=r"found Yolo\(.*the name comes first"):
+        sdk.models.create(sdk.open(tmp_path / "yolo"), "retinanet_tiny_shapes", weights=None)
+
+
 def test_verbs_and_models_take_paths(tmp_path):
     write_yolo(tmp_path / "own")
     model = sdk.models.create("retinanet_tiny_shapes", num_classes=str(tmp_path / "own"), weights=None)
