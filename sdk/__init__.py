@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .verbs.doctor import doctor
     from .verbs.evaluate import evaluate
     from .verbs.explore import explore
+    from .verbs.export import export
     from .verbs.fit import fit
     from .verbs.predict import predict
     from .verbs.review import review
@@ -40,6 +41,7 @@ __all__ = [
     "evaluate",
     "evaluators",
     "explore",
+    "export",
     "fit",
     "models",
     "open",
@@ -59,6 +61,7 @@ _HOMES = {
     "doctor": "verbs.doctor",
     "evaluate": "verbs.evaluate",
     "explore": "verbs.explore",
+    "export": "verbs.export",
     "fit": "verbs.fit",
     "predict": "verbs.predict",
     "review": "verbs.review",

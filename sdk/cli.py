@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--traceback", action="store_true", help="show where an error comes from")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="verb")
     dataset = "a folder or annotation file in any layout, or kind:path (coco, yolo, voc ...); shapes needs no folder"
-    trained = "a run folder, a .safetensors file, or a name of the zoo"
+    trained = "a run folder, a .safetensors file, an exported file, or a name of the zoo"
     predicted = "what was predicted: a .json file of COCO results, or a folder of the protocol's own text files"
 
     fit = _verb(verbs, "fit", _fit, "train a detector")
@@ -126,6 +126,11 @@ def parser() -> argparse.ArgumentParser:
     explore.add_argument("--name", help="of the FiftyOne dataset (default: made from the dataset)")
     explore.add_argument("--address", default="127.0.0.1", help="where the App listens (default: this machine alone)")
     explore.add_argument("--port", type=int, default=5151)
+
+    export = _verb(verbs, "export", _export, "write a detector as a file that runs without this package")
+    export.add_argument("model", help=trained)
+    export.add_argument("out", help="the file; its name ends in .onnx or .pt2")
+    export.add_argument("--preprocess", choices=("inside", "outside"), default="inside", help="default: inside")
 
     check = _verb(verbs, "check", _check, "look for faults in a dataset; changes nothing")
     check.add_argument("dataset", help=dataset)
@@ -342,6 +347,13 @@ def _explore(options: argparse.Namespace) -> int:
         port=options.port,
     )
     session.wait(-1)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from . import export
+
+    print(export(options.model, options.out, preprocess=options.preprocess))
     return 0
 
 

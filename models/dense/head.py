@@ -39,12 +39,12 @@ class DenseHead(nn.Module):
 
 def feature_sizes(maps: Sequence[Tensor]) -> list[tuple[int, int]]:
     """(H, W) of each level."""
-    return [(int(m.shape[-2]), int(m.shape[-1])) for m in maps]
+    return [(m.shape[-2], m.shape[-1]) for m in maps]
 
 
 def by_prior(level: Tensor, channels: int) -> Tensor:
     """One level's output (B, A C, H, W) to (B, H W A, C), in the order of the priors."""
-    return level.permute(0, 2, 3, 1).reshape(len(level), -1, channels)
+    return level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, channels)
 
 
 def all_by_prior(levels: Sequence[Tensor], channels: int) -> Tensor:

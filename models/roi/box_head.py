@@ -153,7 +153,7 @@ class BoxHead(RegionHead):
         """(R, 4) boxes and all their codes to (R, 4), or (R, K, 4) where each class has its own box."""
         if self.class_agnostic:
             return self.coder.decode(boxes, codes, size)
-        codes = codes.reshape(len(codes), self.num_classes, 4)
+        codes = codes.unflatten(1, (self.num_classes, 4))
         return self.coder.decode(boxes[:, None].expand_as(codes), codes, size)
 
 

@@ -94,7 +94,7 @@ def load(what: Any, model: nn.Module | None = None) -> Trained:
 
     Args:
         what: a Run, a run folder, a ``.safetensors`` file of one, a name of the zoo (published weights), or a detector
-            with a ``recipe``; a ``.pth`` checkpoint that MMDetection trained.
+            with a ``recipe``; a ``.pth`` checkpoint that MMDetection trained; a file that ``sdk.export`` wrote.
         model: the architecture, where a folder or file needs it.
 
     Raises:
@@ -110,6 +110,10 @@ def load(what: Any, model: nn.Module | None = None) -> Trained:
             return Run(path, model=model).trained
         if path.suffix == ".safetensors":
             return load_weights(path, model=model)
+        if path.suffix in (".onnx", ".pt2"):
+            from .exported import load_exported
+
+            return load_exported(path)
         from .. import models
 
         if path.suffix == ".pth":

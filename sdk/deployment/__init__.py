@@ -1,0 +1,1 @@
+"""Detectors as files that run without this package, and how far they differ."""

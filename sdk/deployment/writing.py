@@ -1,0 +1,97 @@
+"""Writing a detector in an exported format."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from ..errors import SdkError
+from ..results.exported import EXPORTED, METADATA, OUTPUTS
+from ..results.files import replacing
+from ..results.weights import Trained
+from ..version import __version__
+from .network import Inside, Outside, suppress_by_onnx, suppress_by_torchvision
+
+Where = Literal["inside", "outside"]
+OPSET = 18
+
+
+def write(trained: Trained, path: Path, preprocess: Where) -> None:
+    """Writes a detector to ``path``, by the format that its suffix names.
+
+    Raises:
+        SdkError: when the format is unknown, its packages are missing, or it cannot hold the detector.
+    """
+    if path.suffix not in EXPORTED:
+        raise SdkError(f"{path}: expected a file that ends in {' or '.join(EXPORTED)}")
+    if trained.recipe.needs_proposals:
+        raise SdkError(f"{trained.recipe.name}: reads proposals, which an exported file cannot make")
+    metadata = json.dumps(about(trained, preprocess))
+    if path.suffix == ".pt2":
+        made = program(trained, preprocess, suppress_by_torchvision)
+        with replacing(path) as file:
+            torch.export.save(made, file, extra_files={METADATA: metadata})
+        return
+    try:
+        from onnxscript.values import Opset
+    except ImportError as error:
+        raise SdkError(f"{path}: ONNX needs further packages: pip install 'detection-sdk[export]'") from error
+    op = Opset("", OPSET)
+
+    def non_max_suppression(boxes: Any, scores: Any, overlap: float, most: int) -> Any:
+        return op.NonMaxSuppression(
+            boxes,
+            scores,
+            op.Constant(value_ints=[most]),
+            op.Constant(value_floats=[overlap]),
+            op.Constant(value_floats=[0.0]),
+        )
+
+    made = torch.onnx.export(
+        program(trained, preprocess, suppress_by_onnx),
+        dynamo=True,
+        opset_version=OPSET,
+        output_names=list(OUTPUTS),
+        custom_translation_table={torch.ops.sdk_export.non_max_suppression.default: non_max_suppression},
+        verbose=False,
+    )
+    if made is None:
+        raise SdkError(f"{path}: the exporter gave no program")
+    made.model.metadata_props[METADATA] = metadata
+    with replacing(path) as file:
+        file.write(made.model_proto.SerializeToString())
+
+
+def about(trained: Trained, preprocess: Where) -> dict[str, Any]:
+    """What a file says of itself."""
+    return {
+        "version": __version__,
+        "model": trained.recipe.name,
+        "num_classes": int(trained.model.num_classes),  # type: ignore[arg-type]
+        "classes": None if trained.classes is None else list(trained.classes),
+        "category_ids": None if trained.category_ids is None else list(trained.category_ids),
+        "test": asdict(trained.model.test),  # type: ignore[arg-type]
+        "preprocess": preprocess,
+        "preprocessing": asdict(trained.recipe.preprocessing),
+    }
+
+
+def program(trained: Trained, preprocess: Where, suppress: Any) -> ExportedProgram:
+    """The detector as a program of ``torch.export``, whose images may have any number and size."""
+    batch = Dim.DYNAMIC
+    if preprocess == "inside":
+        network: Any = Inside(trained.model, suppress, trained.recipe.preprocessing)
+        given: tuple[torch.Tensor, ...] = (torch.zeros(2, 3, 150, 200, dtype=torch.uint8),)
+        dynamic: Any = ({0: batch, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+    else:
+        network = Outside(trained.model, suppress)
+        divisor = trained.recipe.preprocessing.divisor
+        given = (torch.zeros(2, 3, divisor * 5, divisor * 7), torch.ones(2, 2), torch.ones(2, 2))
+        rows, columns = Dim("rows"), Dim("columns")
+        dynamic = ({0: batch, 2: divisor * rows, 3: divisor * columns}, {0: batch}, {0: batch})
+    return torch.export.export(network.eval(), given, dynamic_shapes=dynamic, strict=False)
