@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -206,14 +207,34 @@ def nearest(source: Path) -> str:
     if deeper:
         return f"but {deeper[0].name}/ in it has one"
     names = {entry.name.lower() for entry in source.iterdir()}
-    suffixes = {entry.suffix.lower() for entry in source.rglob("*") if entry.is_file()}
+    suffixes: dict[str, Path] = {}
+    for parent, _, files in os.walk(source):
+        for name in files:
+            suffixes.setdefault(os.path.splitext(name)[1].lower(), Path(parent, name))
     if {"jpegimages", "annotations", "imagesets"} & names and ".xml" not in suffixes:
         return "nearest is voc, which lacks XML files"
     if ".json" in suffixes:
         return f"nearest is coco, but {_lacking(source)}"
+    images = next((suffixes[suffix] for suffix in IMAGE_SUFFIXES if suffix in suffixes), None)
+    if ".xml" in suffixes:
+        example = suffixes[".xml"].relative_to(source)
+        return f"nearest is voc, but {example} has no <annotation>, or lies where none is looked for"
+    if ".csv" in suffixes:
+        with open(suffixes[".csv"], encoding="utf-8-sig", errors="replace") as stream:
+            head = stream.readline(200).strip()
+        return f"nearest is csv, but {suffixes['.csv'].relative_to(source)} has the columns {head!r}"
+    if ".jsonl" in suffixes:
+        example = suffixes[".jsonl"].relative_to(source)
+        return f"nearest is imagefolder, but {example} is not metadata.jsonl with file_name and objects"
     if ".txt" in suffixes or "labels" in names:
-        return "nearest is yolo, which lacks images beside its labels"
-    if suffixes & set(IMAGE_SUFFIXES):
+        if images is None:
+            return "nearest is yolo, which lacks images beside its labels"
+        example = suffixes[".txt"].relative_to(source) if ".txt" in suffixes else "labels/"
+        return (
+            f"nearest is yolo, but {example} does not belong to {images.relative_to(source)} or another image: "
+            "images/a.jpg needs labels/a.txt with 'class cx cy w h' in its lines"
+        )
+    if images is not None:
         split = next((name for name in names if name in SPLIT_FOLDERS), None)
         where = f" (and {split}/ looks like a split)" if split else ""
         return f"there are images but no annotations{where}"

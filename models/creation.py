@@ -36,8 +36,9 @@ def class_names(source: Any) -> tuple[str, ...] | None:
         return None if classes is None else tuple(classes)
     found: dict[str, None] = {}
     for place, entry in enumerate(source):
-        one = entry[0] if isinstance(entry, tuple) and entry else entry
-        one = open_path(str(one)) if isinstance(one, str | PathLike) else one
+        one: Any = entry[0] if isinstance(entry, tuple) and entry else entry
+        if isinstance(one, str | PathLike):
+            one = open_path(str(one))
         if not hasattr(one, "classes"):
             raise ValueError(f"num_classes[{place}]: expected a dataset or the path of one, found {one!r:.100}")
         found |= dict.fromkeys(map(str, one.classes))

@@ -666,6 +666,23 @@ def test_what_is_not_recognized_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("boxes.csv", "photo,colour\n", r"nearest is csv, but boxes\.csv has the columns 'photo,colour'"),
+        ("notes/a.xml", "<html/>", r"nearest is voc, but notes.a\.xml has no <annotation>"),
+        ("metadata.jsonl", '{"file_name": "a.png"}', r"nearest is imagefolder, but metadata\.jsonl is not"),
+        ("labels/z.txt", "0 0.5 0.5 0.1 0.1", r"nearest is yolo, but labels.z\.txt does not belong to images.a\.png"),
+    ],
+)
+def test_the_nearest_layout_and_what_it_lacks(tmp_path, file, content, message):
+    write(tmp_path / "images", "a")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(SdkError, match=message):
+        sdk.open(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ("https://example.org/data", "is an address"),
