@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sdk.results.manifest import versions
+
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "pycocotools", "mmdet", "mmcv")
 MIB = 2**20
 
@@ -63,7 +65,7 @@ def run(topic: str, cases: Iterable[Case], options: argparse.Namespace, skipped:
     found = {
         "topic": topic,
         "machine": machine(),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "load": {"before": before, "after": load()},
         "quick": options.quick,
         "skipped": dict(skipped),
@@ -152,19 +154,6 @@ def machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.release()}",
     }
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that are compared, as far as they are installed."""
-    import sdk
-
-    found = {"python": platform.python_version(), "sdk": sdk.__version__}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def load() -> float | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,19 +16,28 @@ import cv2
 import numpy as np
 
 from .base import DetectionDataset
-from .errors import DatasetError
+from .errors import DatasetError, DatasetWarning
 from .index import NO_SEGMENT, POLYGONS, Annotations, columns_of
 
 LAYOUTS = ("coco", "voc", "yolo", "parquet")
 
 
-def save(dataset: Any, folder: str | os.PathLike, layout: str = "coco") -> Path:
+def _warn(lost: str) -> None:
+    warnings.warn(f"not kept: {lost}", DatasetWarning, stacklevel=3)
+
+
+def save(
+    dataset: Any, folder: str | os.PathLike, layout: str = "coco", *, tell: Callable[[str], object] = _warn
+) -> Path:
     """Writes a dataset, or all splits of one that carries several, with its images.
+
+    The folder holds all of it in the end, or nothing where writing fails.
 
     Args:
         dataset: any DetectionDataset; ``train``, ``val`` and ``test`` are written where it carries them.
         folder: a new or empty folder.
-        layout: ``coco`` (everything is kept), ``voc``, ``yolo`` or ``parquet``. ``losses`` says what one cannot hold.
+        layout: ``coco`` (everything is kept), ``voc``, ``yolo`` or ``parquet``.
+        tell: is given each of the ``losses``, before anything is written; warns where nothing else is said.
 
     Raises:
         DatasetError: when the folder holds something, or the layout is unknown.
@@ -36,9 +47,19 @@ def save(dataset: Any, folder: str | os.PathLike, layout: str = "coco") -> Path:
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DatasetError("holds something already; nothing is overwritten", file=target, expected="a new folder")
-    parts = splits_of(dataset)
+    for lost in losses(dataset, layout):
+        tell(lost)
+    made = not target.exists()
     target.mkdir(parents=True, exist_ok=True)
-    _WRITERS[layout](target, parts)
+    work = Path(tempfile.mkdtemp(prefix=".writing-", dir=target))
+    try:
+        _WRITERS[layout](work, splits_of(dataset))
+        for part in sorted(work.iterdir()):
+            part.rename(target / part.name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if made and not any(target.iterdir()):
+            target.rmdir()
     return target
 
 
@@ -64,6 +85,10 @@ def losses(dataset: Any, layout: str) -> list[str]:
     told = []
     for name, part in splits_of(dataset).items():
         columns, where = columns_of(part), f"{name}: " if name else ""
+        if layout in ("coco", "parquet"):
+            for what, ids in (("images", columns.image_ids), ("annotations", columns.annotation_ids)):
+                if _repeated(ids):
+                    told.append(f"{where}ids of {what}: some occur more than once, so that all are given anew")
         if layout == "coco":
             continue
         kinds = [] if columns.segments is None else [columns.segments.kind(row) for row in range(len(columns))]
@@ -95,14 +120,15 @@ def coco_content(dataset: DetectionDataset, names: Sequence[str], sizes: Sequenc
     names, sizes: ``file_name`` and (H, W) of each image.
     """
     columns = columns_of(dataset)
+    image_ids, annotation_ids = _distinct(columns.image_ids), _distinct(columns.annotation_ids)
     images = [
-        {"id": columns.image_ids[i].item(), "file_name": name, "height": int(h), "width": int(w)}
+        {"id": image_ids[i].item(), "file_name": name, "height": int(h), "width": int(w)}
         for i, (name, (h, w)) in enumerate(zip(names, sizes, strict=True))
     ]
     annotations = []
     for row, image in enumerate(columns.image_of().tolist()):
         entry = {
-            "id": columns.annotation_ids[row].item(),
+            "id": annotation_ids[row].item(),
             "image_id": images[image]["id"],
             "category_id": int(dataset.category_ids[columns.labels[row]]),
             "bbox": xywh(columns, row),
@@ -119,6 +145,15 @@ def coco_content(dataset: DetectionDataset, names: Sequence[str], sizes: Sequenc
         annotations.append(entry)
     categories = [{"id": int(i), "name": str(name)} for i, name in zip(dataset.category_ids, dataset.classes)]
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _repeated(ids: np.ndarray) -> bool:
+    return len(np.unique(ids)) < len(ids)
+
+
+def _distinct(ids: np.ndarray) -> np.ndarray:
+    """Ids as they are, or numbers from 1 where some are repeated, as in data sets that were joined."""
+    return np.arange(1, len(ids) + 1) if _repeated(ids) else ids
 
 
 def xywh(columns: Annotations, row: int) -> list[float]:
@@ -140,8 +175,10 @@ def _coco(target: Path, parts: Mapping[str, DetectionDataset]) -> None:
 def _voc(target: Path, parts: Mapping[str, DetectionDataset]) -> None:
     (target / "Annotations").mkdir()
     (target / "ImageSets" / "Main").mkdir(parents=True)
+    # All splits share one folder of images.
+    taken: set[str] = set()
     for split, part in parts.items():
-        names, sizes = _copy_images(part, target / "JPEGImages")
+        names, sizes = _copy_images(part, target / "JPEGImages", taken)
         columns = columns_of(part)
         for i, (name, (h, w)) in enumerate(zip(names, sizes)):
             root = ElementTree.Element("annotation")
@@ -204,6 +241,7 @@ def _parquet(target: Path, parts: Mapping[str, DetectionDataset]) -> None:
         raise ImportError("writing Parquet needs pyarrow: pip install 'detection-sdk[parquet]'") from error
     for split, part in parts.items():
         columns = columns_of(part)
+        image_ids, annotation_ids = _distinct(columns.image_ids), _distinct(columns.annotation_ids)
         names = file_names(part)
         features = {
             "objects": {"feature": {"category": {"names": list(map(str, part.classes)), "_type": "ClassLabel"}}}
@@ -216,7 +254,7 @@ def _parquet(target: Path, parts: Mapping[str, DetectionDataset]) -> None:
             h, w = _size(part, i)
             rows = range(columns.rows(i).start, columns.rows(i).stop)
             objects = {
-                "id": [columns.annotation_ids[row].item() for row in rows],
+                "id": [annotation_ids[row].item() for row in rows],
                 "bbox": [xywh(columns, row) for row in rows],
                 "category": [int(columns.labels[row]) for row in rows],
                 "area": [float(columns.areas[row]) for row in rows],
@@ -226,23 +264,25 @@ def _parquet(target: Path, parts: Mapping[str, DetectionDataset]) -> None:
             }
             entry = {
                 "image": {"bytes": content, "path": name},
-                "image_id": columns.image_ids[i].item(),
+                "image_id": image_ids[i].item(),
                 "width": w,
                 "height": h,
                 "objects": objects,
             }
-            table = pa.Table.from_pylist([entry], schema=_schema(pa, columns)).replace_schema_metadata(told)
+            table = pa.Table.from_pylist(
+                [entry], schema=_schema(pa, image_ids, annotation_ids)
+            ).replace_schema_metadata(told)
             writer = writer or parquet.ParquetWriter(file, table.schema)
             writer.write_table(table)
         if writer is not None:
             writer.close()
 
 
-def _schema(pa: Any, columns: Annotations) -> Any:
+def _schema(pa: Any, image_ids: np.ndarray, annotation_ids: np.ndarray) -> Any:
     """The columns that are written, with ids as numbers or as text."""
     number_or_text: Callable[[np.ndarray], Any] = lambda ids: pa.int64() if ids.dtype.kind in "iu" else pa.string()
     objects = {
-        "id": pa.list_(number_or_text(columns.annotation_ids)),
+        "id": pa.list_(number_or_text(annotation_ids)),
         "bbox": pa.list_(pa.list_(pa.float64())),
         "category": pa.list_(pa.int64()),
         "area": pa.list_(pa.float64()),
@@ -253,7 +293,7 @@ def _schema(pa: Any, columns: Annotations) -> Any:
     return pa.schema(
         {
             "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
-            "image_id": number_or_text(columns.image_ids),
+            "image_id": number_or_text(image_ids),
             "width": pa.int64(),
             "height": pa.int64(),
             "objects": pa.struct(objects),
@@ -275,9 +315,12 @@ _WRITERS: dict[str, Callable[[Path, Mapping[str, DetectionDataset]], None]] = {
 }
 
 
-def file_names(dataset: DetectionDataset) -> list[str]:
-    """A file name for each image, unique without its ending: the image's own where it has one, else its id."""
-    taken: set[str] = set()
+def file_names(dataset: DetectionDataset, taken: set[str] | None = None) -> list[str]:
+    """A file name for each image, unique without its ending: the image's own where it has one, else its id.
+
+    taken: names without ending, in lower case, that others have already; those given here are added.
+    """
+    taken = set() if taken is None else taken
     names = []
     for i in range(len(dataset)):
         path = dataset.info(i).path
@@ -306,10 +349,12 @@ def image_bytes(dataset: DetectionDataset, index: int) -> bytes:
     return content.tobytes()
 
 
-def _copy_images(dataset: DetectionDataset, folder: Path) -> tuple[list[str], list[tuple[int, int]]]:
-    """Copies the images; their names and (H, W)."""
+def _copy_images(
+    dataset: DetectionDataset, folder: Path, taken: set[str] | None = None
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """Copies the images; their names, as of ``file_names``, and (H, W)."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = file_names(dataset)
+    names = file_names(dataset, taken)
     for i, name in enumerate(names):
         path = dataset.info(i).path
         if path is not None and Path(path).is_file():

@@ -269,17 +269,18 @@ def _evaluate(options: argparse.Namespace) -> int:
     report = evaluate(
         options.dataset,
         options.what,
-        split=options.split,
-        on_fault=options.on_fault,
-        protocol=options.protocol,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        device=options.device,
+        **_scored(options),
         tta=_tta(options),
         out=options.out,
     )
     print(as_text(report))
     return 0
+
+
+def _scored(options: argparse.Namespace) -> dict[str, Any]:
+    """What the flags of ``_scoring`` and ``_faults`` say, as keywords of a verb."""
+    names = ("split", "on_fault", "protocol", "batch_size", "workers", "device")
+    return {name: getattr(options, name) for name in names}
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -290,12 +291,7 @@ def _compare(options: argparse.Namespace) -> int:
         options.a,
         options.b,
         dataset=options.dataset,
-        split=options.split,
-        on_fault=options.on_fault,
-        protocol=options.protocol,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        device=options.device,
+        **_scored(options),
         resamples=options.resamples,
         seed=options.seed,
     )

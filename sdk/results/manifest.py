@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def versions() -> dict[str, str]:
-    """Version of Python, of this package, and of every package that it uses and finds."""
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Version of Python, of this package, and of each of some packages that is installed."""
     found = {"python": platform.python_version(), "sdk": __version__}
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

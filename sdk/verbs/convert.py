@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.adapter import OnFault
-from ..datasets.writing import losses, save
+from ..datasets.writing import save
 from ..opening import DrawnSplits, open_dataset
 from ..reports.progress import say
 
@@ -29,8 +29,6 @@ def convert(source: Any, target: str | os.PathLike, *, to: str = "coco", on_faul
     dataset = open_dataset(source, on_fault=on_fault)
     if isinstance(dataset, DrawnSplits):
         dataset = dataset.whole
-    for lost in losses(dataset, to):
-        say(f"not kept: {lost}")
-    written = save(dataset, target, to)
+    written = save(dataset, target, to, tell=lambda lost: say(f"not kept: {lost}"))
     say(f"{written}: written as {to}")
     return written

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
 import sdk
 from sdk.datasets import Coco, DatasetError, Shapes, Voc
+from sdk.datasets.errors import DatasetWarning
 from sdk.datasets.index import columns_of
 from sdk.datasets.writing import losses, save
 
@@ -93,3 +98,60 @@ def test_nothing_is_overwritten(coco, tmp_path):
     with pytest.raises(DatasetError, match="expected coco or voc or yolo or parquet"):
         save(coco, tmp_path / "new", "pascal")
     assert [file.name for file in tmp_path.iterdir()] == ["own.txt"]
+
+
+def two_splits(root: Path) -> Path:
+    """A data set whose splits have an image of the same name, with other pixels and another box."""
+    (root / "annotations").mkdir(parents=True)
+    for split, gray in (("train", 50), ("val", 200)):
+        (root / split).mkdir()
+        cv2.imwrite(str(root / split / "a.png"), np.full((20, 30, 3), gray, np.uint8))
+        content = {
+            "images": [{"id": 1, "file_name": "a.png", "width": 30, "height": 20}],
+            "annotations": [
+                {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, gray // 10, 8], "area": 80, "iscrowd": 0}
+            ],
+            "categories": [{"id": 1, "name": "cell"}],
+        }
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize("layout", ["coco", "voc", "yolo", "parquet"])
+def test_images_of_one_name_in_two_splits_stay_apart(tmp_path, layout):
+    if layout == "parquet":
+        pytest.importorskip("pyarrow")
+    expected = sdk.open(two_splits(tmp_path / "in"))
+    back = sdk.open(save(expected, tmp_path / "out", layout, tell=list))
+    for split in ("train", "val"):
+        assert_equal(getattr(back, split), getattr(expected, split), ids=False)
+
+
+def test_joined_data_sets_get_ids_of_their_own(tmp_path):
+    joined = sdk.open([two_splits(tmp_path / "a"), two_splits(tmp_path / "b")])
+    told: list[str] = []
+    back = sdk.open(save(joined, tmp_path / "out", tell=told.append))
+    assert any("ids of annotations" in text for text in told)
+    for split in ("train", "val"):
+        assert_equal(getattr(back, split), getattr(joined, split), ids=False)
+        assert columns_of(getattr(back, split)).annotation_ids.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize("layout", ["coco", "voc", "yolo"])
+def test_nothing_is_left_of_what_could_not_be_written(tmp_path, layout, existing):
+    dataset = sdk.open(two_splits(tmp_path / "in"))
+    assert len(dataset.val) == 1  # Opened while all is there.
+    (tmp_path / "in" / "val" / "a.png").unlink()
+    target = tmp_path / "out"
+    if existing:
+        target.mkdir()
+    with pytest.raises(DatasetError, match=r"a\.png"):
+        save(dataset, target, layout, tell=list)
+    assert target.exists() == existing
+    assert not existing or not any(target.iterdir())
+
+
+def test_saving_says_what_is_lost(coco, tmp_path):
+    with pytest.warns(DatasetWarning, match="masks: Pascal VOC has boxes alone"):
+        coco.save(tmp_path / "out", "voc")
