@@ -106,10 +106,15 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--by", type=float, default=0.0, help="by more than this (default: 0)")
 
     predict = _verb(verbs, "predict", _predict, "find objects in images")
-    predict.add_argument("images", nargs="+", help="files and folders")
+    predict.add_argument("images", nargs="+", help="files, folders, and patterns such as 'photos/*/*.jpg'")
     predict.add_argument("--model", required=True, help=trained)
     predict.add_argument("--out", help="folder for pictures with the detections")
+    predict.add_argument("--recursive", action="store_true", help="look into the folders inside a folder too")
+    predict.add_argument(
+        "--on-fault", choices=("raise", "skip"), help="what a bad image does (default: skip in folders, raise if named)"
+    )
     predict.add_argument("--score-threshold", type=float, default=0.3)
+    predict.add_argument("--batch-size", type=int, default=1)
     predict.add_argument("--device")
     predict.add_argument("--profile", metavar="FOLDER", help="write where the time of an image goes to this folder")
     _views(predict)
@@ -310,18 +315,22 @@ def _compare(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     from . import predict
 
-    found = predict(
+    found: Any = predict(
         options.images,
         options.model,
+        stream=True,
+        on_fault=options.on_fault,
+        recursive=options.recursive,
         score_threshold=options.score_threshold,
+        batch_size=options.batch_size,
         device=options.device,
         tta=_tta(options),
         out=options.out,
         draw_threshold=options.score_threshold,
         profile=options.profile,
     )
-    for prediction in found if isinstance(found, list) else [found]:
-        print(prediction.path)
+    for prediction in found:
+        print(prediction.path, flush=True)
         for name, score, box in zip(prediction.names, prediction.scores.tolist(), prediction.boxes.tolist()):
             print(f"  {name} {score:.3f}  {' '.join(f'{value:.1f}' for value in box)}")
     return 0

@@ -19,12 +19,14 @@ class Prediction(Detections):
     """Detections of one image in its own pixels, and where they come from.
 
     classes: names in label order, or none where nobody said them. path: file of the image, or none. drawn: (H, W, 3)
-    uint8 RGB picture with the detections, where drawing was asked for.
+    uint8 RGB picture with the detections, where drawing was asked for. image_id: that of the dataset; of a file its
+    path below the folder that was given, without the ending; else the image's number.
     """
 
     classes: tuple[str, ...] | None = None
     path: Path | None = None
     drawn: np.ndarray | None = None
+    image_id: Any = None
 
     @property
     def names(self) -> list[str]:
@@ -58,4 +60,4 @@ class Prediction(Detections):
 
     def __getitem__(self, keep: Tensor | slice) -> Prediction:
         kept = Detections(self.boxes, self.scores, self.labels, self.masks, self.mask_scores)[keep]
-        return Prediction(**vars(kept), classes=self.classes, path=self.path)
+        return Prediction(**vars(kept), classes=self.classes, path=self.path, image_id=self.image_id)

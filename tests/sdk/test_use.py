@@ -99,8 +99,10 @@ def test_drawing(run, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (np.zeros((8, 8, 3), np.float32), "expected .H, W, 3. of uint8, found .8, 8, 3. of float32"),
-        (np.zeros((8, 8), np.uint8), "expected .H, W, 3."),
+        (np.zeros((8, 8, 3), np.uint16), "expected .H, W, 3., gray .H, W. or .* found .8, 8, 3. of uint16"),
+        (np.full((8, 8, 3), 2.0), "in 0..1"),
+        (np.zeros((3, 8, 8), np.uint8), "expected .H, W, 3."),
+        (np.zeros((0, 8, 3), np.uint8), "expected pixels"),
         (torch.zeros(8, 8, 3), "expected .3, H, W."),
         (torch.full((3, 8, 8), 2.0), "in 0..1"),
         (7, "expected a path"),
@@ -218,6 +220,15 @@ def test_command_line(run, folder, tmp_path, capsys, monkeypatch):
     image = str(sdk.datasets.Coco(folder).path(0))
     assert cli.main(["predict", image, "--model", "run", "--score-threshold", "0", "--out", "drawn"]) == 0
     assert image in capsys.readouterr().out
+    (tmp_path / "photos/inside").mkdir(parents=True)
+    (tmp_path / "photos/bad.jpg").write_text("no image")
+    Image.open(image).save(tmp_path / "photos/inside/good.png")
+    assert cli.main(["predict", "photos", "--model", "run", "--recursive", "--batch-size", "2"]) == 0
+    told = capsys.readouterr()
+    assert "photos/inside/good.png" in told.out
+    assert "1 of 2 images could not be read" in told.err
+    assert cli.main(["predict", "photos", "--model", "run", "--on-fault", "raise"]) == 1
+    assert "photos/bad.jpg: not an image" in capsys.readouterr().err
     assert cli.main(["check", str(folder)]) == 0
     assert "circle" in capsys.readouterr().out
     assert cli.main(["zoo", "retinanet_tiny*"]) == 0
