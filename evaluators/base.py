@@ -264,13 +264,21 @@ class Report:
 
     def show(self) -> None:
         """Shows the report: as a table in a notebook, else as text."""
-        try:
-            from IPython.core.getipython import get_ipython  # pyright: ignore[reportMissingImports]
-            from IPython.display import display  # pyright: ignore[reportMissingImports]
-        except ImportError:
+        if not shown_in_notebook(self):
             print(self)
-            return
-        display(self) if get_ipython() is not None else print(self)
+
+
+def shown_in_notebook(value: Any) -> bool:
+    """Shows a value below the cell that runs; whether there is one."""
+    try:
+        from IPython.core.getipython import get_ipython  # pyright: ignore[reportMissingImports]
+        from IPython.display import display  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return False
+    if get_ipython() is None:
+        return False
+    display(value)
+    return True
 
 
 def headline(report: Report) -> str:

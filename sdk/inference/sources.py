@@ -73,10 +73,12 @@ class Sources:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image lies in a dataset."""
+    """Where an image lies in a dataset, and what is the same for all images of it."""
 
     dataset: DetectionDataset
     index: int
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
 
 
 def sources_of(images: Any, *, recursive: bool = False, bgr: bool = False) -> Sources:
@@ -109,7 +111,7 @@ def _sources(images: Any, recursive: bool) -> tuple[bool, int | None, Iterable[S
         return True, 1, [Source(images)]
     if is_dataset(images) or carries_splits(images):
         dataset = scored_split(images)
-        return False, len(dataset), (_of_dataset(dataset, index) for index in range(len(dataset)))
+        return False, len(dataset), _of_dataset(dataset)
     if isinstance(images, (list, tuple)):
         if len(images) >= FEW:
             return False, len(images), itertools.chain.from_iterable(_sources(one, recursive)[2] for one in images)
@@ -176,9 +178,12 @@ def _found(file: Path, below: Path) -> Source:
     return Source(file, file.relative_to(below).with_suffix("").as_posix(), file, found=True)
 
 
-def _of_dataset(dataset: DetectionDataset, index: int) -> Source:
-    info = dataset.info(index)
-    return Source(Place(dataset, index), info.image_id, None if info.path is None else Path(info.path))
+def _of_dataset(dataset: DetectionDataset) -> Iterator[Source]:
+    classes, category_ids = tuple(dataset.classes), tuple(dataset.category_ids)
+    for index in range(len(dataset)):
+        info = dataset.info(index)
+        path = None if info.path is None else Path(info.path)
+        yield Source(Place(dataset, index, classes, category_ids), info.image_id, path)
 
 
 def as_pixels(content: Any, bgr: bool = False) -> np.ndarray:

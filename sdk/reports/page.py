@@ -16,6 +16,12 @@ from ..evaluators.base import Report, as_text, class_rows, error_rows, slice_row
 from ..results.files import write_bytes
 
 
+def data_address(image: np.ndarray) -> str:
+    """An (H, W, 3) uint8 RGB image as a data address that holds it as JPEG."""
+    _, content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"
+
+
 @dataclass(frozen=True)
 class Picture:
     """source: a data address. marks: what it can be filtered by in the page, such as its class or its score; numbers
@@ -34,8 +40,7 @@ class Picture:
     @staticmethod
     def of_pixels(caption: str, image: np.ndarray, marks: dict[str, str | float]) -> Picture:
         """An (H, W, 3) uint8 RGB image, kept as a JPEG of some kilobytes."""
-        _, content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
-        return Picture(caption, f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}", marks)
+        return Picture(caption, data_address(image), marks)
 
 
 @dataclass(frozen=True)

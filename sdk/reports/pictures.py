@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from ..errors import SdkError
 from ..results.files import write_bytes
 from .drawing import draw_boxes, draw_detections
 
@@ -69,8 +70,8 @@ def _file_name(image_id: Any) -> str:
 
 
 def save_image(path: Path, image: np.ndarray) -> None:
-    """Writes (H, W, 3) uint8 RGB in the format that the file name says."""
-    done, content = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise ValueError(f"{path}: no such image format")
+    """Writes (H, W, 3) uint8 RGB in the format that the file name says. Raises SdkError where that is none."""
+    if not path.suffix or not cv2.haveImageWriter(path.name):
+        raise SdkError(f"{path}: no image format that can be written; expected a name such as {path.stem}.png")
+    _, content = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     write_bytes(path, content.tobytes())

@@ -14,7 +14,7 @@ from ..errors import require_count
 from ..inference.batching import Batch
 from ..inference.prediction import Prediction
 from ..inference.running import detect_views, ready, single_device, views_of
-from ..inference.sources import Source, Sources, ahead, batches, sources_of
+from ..inference.sources import Place, Source, Sources, ahead, batches, sources_of
 from ..inference.streaming import LeftOut, OnBadImage, Predictions, PredictionStream, Readable, Unreadable
 from ..inference.writing import Pictures
 from ..models.tta import TTA
@@ -145,5 +145,18 @@ def _predictions(
                     path=source.path,
                     drawn=drawn if draw else None,
                     image_id=source.image_id,
+                    size=pixels.shape[:2],
+                    category_ids=category_ids(trained, source),
+                    source=source,
                 )
     left_out.close(seen)
+
+
+def category_ids(trained: Trained, source: Source) -> tuple[int, ...] | None:
+    """The ids of the dataset that the image is from, where its classes are the detector's; else the detector's own."""
+    place = source.content
+    if isinstance(place, Place):
+        unknown = trained.classes is None and trained.model.num_classes == len(place.classes)
+        if unknown or trained.classes == place.classes:
+            return place.category_ids
+    return trained.category_ids

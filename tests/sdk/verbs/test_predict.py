@@ -206,6 +206,11 @@ def test_a_dataset(detector, tmp_path, images):
     assert [one.image_id for one in found] == [written.val[index].image_id for index in range(len(written.val))]
     assert found[0].path == written.val.path(0)
     same(found[0], sdk.predict(written.val.path(0), detector))
+    # It says the ids of the labels that the detector does not know.
+    assert found[0].category_ids == written.category_ids
+    assert sdk.predict(written.val.path(0), detector).category_ids is None
+    assert np.array_equal(found[0].image, written.val[0].image)
+    assert found[0].size == (64, 64)
     drawn = Shapes(24, size=(64, 64)).val
     shown = list(sdk.predict(drawn, detector, stream=True))
     assert [one.image_id for one in shown] == [drawn[index].image_id for index in range(6)]
