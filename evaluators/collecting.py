@@ -21,7 +21,7 @@ from ..datasets.errors import DatasetError
 from ..datasets.masks import check_polygons, check_rle, encode_polygons
 from .ground_truth import GroundTruth
 from .matching import Found, Pairs, concatenate_pairs
-from .results_files import Results, read_well_formed
+from .results_files import Results, read_parquet, read_well_formed
 
 if TYPE_CHECKING:
     import torch
@@ -222,7 +222,8 @@ class Collector:
         self._remembered.clear()
 
     def add_results_file(self, path: str | Path) -> None:
-        """Keeps the detections of a COCO results file: a list of {image_id, category_id, score, bbox, segmentation}.
+        """Keeps the detections of a COCO results file: a list of {image_id, category_id, score, bbox, segmentation};
+        or of a Parquet file that ``sdk.predict`` wrote.
 
         As in the official tool, the whole set counts as seen, and unknown categories are left out (and counted). The
         size of an object is its mask's area for masks, also where the file has boxes, which makes the official tool
@@ -232,9 +233,16 @@ class Collector:
         path = Path(path)
         if self._count or self.seen.any():
             raise ValueError(f"{path}: detections were given before; a results file is scored alone")
-        with_boxes, with_masks = self._wanted(path)
-        results = read_well_formed(path, boxes=with_boxes, masks=with_masks)
-        columns = None if results is None else self._checked(results)
+        if path.suffix == ".parquet":
+            with_boxes, with_masks = True, self._overlaps is not None
+            results = read_parquet(path, masks=with_masks)
+            columns = self._checked(results)
+            if columns is None:
+                self._check_rows(path, results)
+        else:
+            with_boxes, with_masks = self._wanted(path)
+            results = read_well_formed(path, boxes=with_boxes, masks=with_masks)
+            columns = None if results is None else self._checked(results)
         if results is None or columns is None:
             # What is wrong, and where, is found by looking at one entry after the other.
             results = self._read_slowly(path, with_boxes, with_masks)
@@ -333,6 +341,13 @@ class Collector:
             boxes=np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4) if with_boxes else None,
             masks=[entry["segmentation"] for entry in entries] if with_masks else None,
         )
+
+    def _check_rows(self, path: Path, results: Results) -> None:
+        """Raises DatasetError for the first row of a Parquet file that cannot be used."""
+        assert results.boxes is not None
+        columns = (results.image_ids, results.category_ids, results.scores.tolist(), results.boxes.tolist())
+        for number, values in enumerate(zip(*columns)):
+            self._check_entry(path, number, dict(zip(("image_id", "category_id", "score", "bbox"), values)), True)
 
     def _check_entry(self, path: Path, number: int, entry: Any, with_boxes: bool) -> None:
         """Raises DatasetError for an entry of a results file that cannot be used."""

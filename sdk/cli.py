@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="verb")
     dataset = "a folder or annotation file in any layout, or kind:path (coco, yolo, voc ...); shapes needs no folder"
     trained = "a run folder, a .safetensors file, an exported file, or a name of the zoo"
-    predicted = "what was predicted: a .json file of COCO results, or a folder of the protocol's own text files"
+    predicted = (
+        "what was predicted: COCO results (.json), a .parquet file of predict, or a folder of the protocol's text files"
+    )
 
     fit = _verb(verbs, "fit", _fit, "train a detector")
     fit.add_argument("dataset", nargs="?", help=dataset)
@@ -108,12 +110,19 @@ def parser() -> argparse.ArgumentParser:
     predict = _verb(verbs, "predict", _predict, "find objects in images")
     predict.add_argument("images", nargs="+", help="files, folders, and patterns such as 'photos/*/*.jpg'")
     predict.add_argument("--model", required=True, help=trained)
-    predict.add_argument("--out", help="folder for pictures with the detections")
+    predict.add_argument(
+        "--out",
+        help="a new file: COCO results (.json), an image a line (.jsonl), an object a row (.csv, .parquet); "
+        "yolo:FOLDER for text files; else a folder for pictures with the detections",
+    )
     predict.add_argument("--recursive", action="store_true", help="look into the folders inside a folder too")
     predict.add_argument(
         "--on-fault", choices=("raise", "skip"), help="what a bad image does (default: skip in folders, raise if named)"
     )
-    predict.add_argument("--score-threshold", type=float, default=0.3)
+    predict.add_argument(
+        "--score-threshold", type=float, help="default: 0.3; into a file or text files, the detector's own"
+    )
+    predict.add_argument("--classes", nargs="+", metavar="NAME", help="keep these classes alone")
     predict.add_argument("--batch-size", type=int, default=1)
     predict.add_argument("--device")
     predict.add_argument("--profile", metavar="FOLDER", help="write where the time of an image goes to this folder")
@@ -314,22 +323,29 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from . import predict
+    from .inference.writing import writes_pictures
 
+    # What is looked at is cut; what is scored or read by programs is not.
+    looked_at = options.out is None or writes_pictures(options.out)
+    shown = 0.3 if options.score_threshold is None else options.score_threshold
     found: Any = predict(
         options.images,
         options.model,
         stream=True,
         on_fault=options.on_fault,
         recursive=options.recursive,
-        score_threshold=options.score_threshold,
+        score_threshold=shown if looked_at else options.score_threshold,
+        classes=options.classes,
         batch_size=options.batch_size,
         device=options.device,
         tta=_tta(options),
         out=options.out,
-        draw_threshold=options.score_threshold,
+        draw_threshold=shown,
         profile=options.profile,
     )
     for prediction in found:
+        if not looked_at:
+            continue
         print(prediction.path, flush=True)
         for name, score, box in zip(prediction.names, prediction.scores.tolist(), prediction.boxes.tolist()):
             print(f"  {name} {score:.3f}  {' '.join(f'{value:.1f}' for value in box)}")

@@ -6,6 +6,7 @@ Shape letters: D detections of all images.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from ..datasets.masks import check_rle
 from ..errors import SdkError
 from ..evaluators.base import Evaluator
 from ..evaluators.collecting import encode_masks
+from ..evaluators.results_files import parquet_columns, read_parquet
 from ..inference.given import are_predictions, fitting_evaluator, read_predictions
 from ..inference.running import default_workers, single_device
 from ..inference.scoring import collect
@@ -77,7 +79,8 @@ def predictions_of(
 
     Args:
         what: a Run or its folder, a detector, a weights file, a name of the zoo, a COCO results file (``.json``), a
-            folder of the protocol's own text files, or the Detections of all images in the dataset's order.
+            ``.parquet`` file of ``sdk.predict``, a folder of the protocol's own text files, or the Detections of all
+            images in the dataset's order.
         protocol: by which they are scored; by default the dataset's own.
         batch_size, workers, device: as in ``sdk.evaluate``.
 
@@ -117,13 +120,22 @@ def predictions_of(
 
 def _masks_of_results(path: Path, place: dict[Any, int], category_ids: set[int]) -> dict[tuple[int, int], bytes]:
     """The masks of a results file that the evaluator has checked, by image and place among those that it kept."""
+    if path.suffix == ".parquet":
+        results = read_parquet(path, masks="mask" in parquet_columns(path))
+        entries = zip(results.image_ids, results.category_ids, results.masks or itertools.repeat(None))
+    else:
+        read = json.loads(path.read_bytes())
+        entries = ((entry["image_id"], entry["category_id"], entry.get("segmentation")) for entry in read)
     masks, counts = {}, [0] * len(place)
-    for entry in json.loads(path.read_bytes()):
-        if entry["category_id"] not in category_ids:
+    for image_id, category_id, mask in entries:
+        if category_id not in category_ids:
             continue
-        image = place[entry["image_id"]]
-        if "segmentation" in entry:
-            masks[image, counts[image]] = check_rle(entry["segmentation"])
+        if image_id not in place:
+            # It stands as a number here and as its digits there.
+            image_id = int(image_id) if isinstance(image_id, str) else str(image_id)
+        image = place[image_id]
+        if mask is not None:
+            masks[image, counts[image]] = check_rle(mask)
         counts[image] += 1
     return masks
 

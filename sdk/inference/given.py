@@ -13,6 +13,7 @@ from ..evaluators.base import Evaluator
 from ..evaluators.choosing import NamedProtocol, evaluator_for
 from ..evaluators.cityscapes import CityscapesEvaluator
 from ..evaluators.coco import CocoEvaluator
+from ..evaluators.results_files import parquet_columns
 from ..results.manifest import MANIFEST
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def are_predictions(what: Any) -> bool:
-    """Whether this names what was predicted: a results file, or a folder that is no run."""
+    """Whether this names what was predicted: a results file, a Parquet file, or a folder that is no run."""
     if not isinstance(what, (str, os.PathLike)):
         return False
-    return Path(what).suffix == ".json" or (Path(what).is_dir() and not (Path(what) / MANIFEST).is_file())
+    return Path(what).suffix in (".json", ".parquet") or (Path(what).is_dir() and not (Path(what) / MANIFEST).is_file())
 
 
 def read_predictions(
@@ -32,7 +33,8 @@ def read_predictions(
     protocol: NamedProtocol | None = None,
     keep: Callable[[Sequence[Any], list[Detections]], None] | None = None,
 ) -> Evaluator:
-    """The evaluator with the detections of a COCO results file, or of a folder of the protocol's own text files.
+    """The evaluator with the detections of a COCO results file, of a Parquet file that ``sdk.predict`` wrote, or of a
+    folder of the protocol's own text files.
 
     keep: is also given the image ids and detections of such a folder.
     """
@@ -48,9 +50,12 @@ def read_predictions(
         return evaluator
     if not path.is_file():
         raise RunError(f"{path}: no such file")
-    # The first entry says whether masks are there; the evaluator checks every one.
-    with open(path, encoding="utf-8") as file:
-        masks = '"segmentation"' in file.read(4096)
+    if path.suffix == ".parquet":
+        masks = "mask" in parquet_columns(path)
+    else:
+        # The first entry says whether masks are there; the evaluator checks every one.
+        with open(path, encoding="utf-8") as file:
+            masks = '"segmentation"' in file.read(4096)
     evaluator = fitting_evaluator(dataset, masks, protocol)
     if not hasattr(evaluator, "update_from_json"):
         raise RunError(f"{path}: {type(evaluator).__name__} reads no results files")

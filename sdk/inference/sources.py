@@ -183,7 +183,9 @@ def _of_dataset(dataset: DetectionDataset) -> Iterator[Source]:
     for index in range(len(dataset)):
         info = dataset.info(index)
         path = None if info.path is None else Path(info.path)
-        yield Source(Place(dataset, index, classes, category_ids), info.image_id, path)
+        # A number of NumPy is a plain one in files.
+        image_id = info.image_id.item() if isinstance(info.image_id, np.generic) else info.image_id
+        yield Source(Place(dataset, index, classes, category_ids), image_id, path)
 
 
 def as_pixels(content: Any, bgr: bool = False) -> np.ndarray:

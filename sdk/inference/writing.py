@@ -1,53 +1,338 @@
-"""Predictions as files."""
+"""Predictions as files, written while they are made.
+
+A file has the ending ``.part`` until all of it is there, and nothing that exists is written over.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
+import json
+import os
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from types import TracebackType
+from typing import IO, Any, Self
 
 from ..errors import SdkError
 from ..reports.pictures import save_image
-from .sources import Source
+from ..reports.progress import say
+from ..results.files import named_errors, sync_folder
+from .prediction import Prediction
 
 
-class Names:
-    """A name for each image, as a path below a folder: its id as text, with a number where that is taken."""
+class Ids:
+    """An id for each image; a text that is taken gets a number behind it."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        self._taken: set[Any] = set()
 
-    def add(self, source: Source) -> str:
-        """The name of one more image."""
-        name = "/".join(_safe(part) for part in str(source.image_id).split("/"))
-        numbered = (f"{name}-{number}" for number in itertools.count(2))
-        free = next(name for name in itertools.chain([name], numbered) if name not in self._taken)
+    def add(self, image_id: Any) -> Any:
+        """The id of one more image. Raises SdkError where an id that is no text was given before."""
+        free = image_id
+        if isinstance(image_id, str):
+            numbered = (f"{image_id}-{number}" for number in itertools.count(2))
+            free = next(name for name in itertools.chain([image_id], numbered) if name not in self._taken)
+        elif image_id in self._taken:
+            raise SdkError(f"two images have the id {image_id!r}; predict on one dataset at a time to write one file")
         self._taken.add(free)
         return free
 
 
-def _safe(part: str) -> str:
-    """A part of a path that leads nowhere else."""
-    return "".join("_" if c in "\\:\0" else c for c in part) if part.strip(".") else "_"
+class Writer(ABC):
+    """Takes predictions one after the other, in a ``with`` statement that says whether all of them came."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.images = self.objects = 0
+        self._ids = Ids()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(complete=kind is None)
+
+    def add(self, prediction: Prediction) -> None:
+        """Writes one more prediction. Raises SdkError and RunError, which name the file."""
+        self.write(prediction)
+        self.images += 1
+        self.objects += len(prediction)
+
+    def open(self) -> None:
+        """Makes what is written to."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @abstractmethod
+    def write(self, prediction: Prediction) -> None:
+        """Writes one more prediction."""
+
+    def close(self, complete: bool) -> None:
+        """Ends it. complete: all predictions came."""
+        if complete:
+            say(f"{self.images:,} images, {self.objects:,} objects: {self.path}")
 
 
-class Pictures:
+class Pictures(Writer):
     """A folder of pictures with the detections, PNG files; earlier ones of the same name are replaced."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder.resolve()
-        self._names = Names()
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        if path.exists() and not path.is_dir():
+            raise SdkError(f"{path}: is a file; expected a folder for the pictures, or {_EXPECTED}")
         self._apart: set[Path] = set()
 
-    def write(self, source: Source, drawn: np.ndarray) -> None:
-        """One (H, W, 3) uint8 RGB picture. Raises SdkError where the image was read from this folder."""
-        if source.path is not None and source.path.parent not in self._apart:
-            folder = source.path.parent.resolve()
-            if folder == self.folder or (source.found and self.folder in folder.parents):
-                raise SdkError(f"{self.folder}: images are read from this folder; give another one for the pictures")
-            self._apart.add(source.path.parent)
-        path = self.folder / f"{self._names.add(source)}.png"
+    def write(self, prediction: Prediction) -> None:
+        """Writes ``drawn``. Raises SdkError where the image was read from this folder."""
+        assert prediction.drawn is not None
+        self._check(prediction)
+        path = self.path / f"{self._ids.add(_path_of(prediction.image_id))}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_image(path, drawn)
+        save_image(path, prediction.drawn)
+
+    def _check(self, prediction: Prediction) -> None:
+        if prediction.path is None or prediction.path.parent in self._apart:
+            return
+        own, folder = self.path.resolve(), prediction.path.parent.resolve()
+        found = prediction.source is not None and prediction.source.found
+        if folder == own or (found and own in folder.parents):
+            raise SdkError(f"{self.path}: images are read from this folder; give another one for the pictures")
+        self._apart.add(prediction.path.parent)
+
+
+class Yolo(Writer):
+    """A folder with a text file an image, with a line an object: label, centre x and y, width and height as shares of
+    the image, score. Class names lie beside them in ``data.yaml``."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise SdkError(f"{path}: holds something already; nothing is overwritten; expected a new folder")
+        self._named = False
+
+    def write(self, prediction: Prediction) -> None:
+        """Writes the file of an image; without objects it is empty."""
+        assert prediction.size is not None
+        if not self._named and prediction.classes is not None:
+            names = [f"  {label}: {json.dumps(n, ensure_ascii=False)}\n" for label, n in enumerate(prediction.classes)]
+            _write_new(self.path / "data.yaml", "names:\n" + "".join(names))
+        self._named = True
+        height, width = prediction.size
+        lines = []
+        for label, box, score in zip(prediction.labels.tolist(), prediction.boxes.tolist(), prediction.scores.tolist()):
+            x1, y1, x2, y2 = box
+            values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
+            lines.append(f"{label} {' '.join(f'{value:.10g}' for value in values)}\n")
+        path = self.path / f"{self._ids.add(_path_of(prediction.image_id))}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_new(path, "".join(lines))
+
+
+class FileWriter(Writer):
+    """One file, named ``path`` with ``.part`` behind it until it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.part = path.with_name(f"{path.name}.part")
+        if path.exists():
+            raise SdkError(f"{path}: is there already, and nothing is overwritten; give another name")
+        if self.part.exists():
+            raise SdkError(f"{self.part}: was left by another try; remove it, or give another name")
+        self.file: IO[bytes]
+
+    def open(self) -> None:
+        """Makes the unfinished file."""
+        with named_errors(self.part):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.part, "xb")  # noqa: SIM115
+
+    def write(self, prediction: Prediction) -> None:
+        """Writes an image's objects under an id of its own."""
+        with named_errors(self.part):
+            self.put(replace(prediction, image_id=self._ids.add(prediction.image_id)))
+
+    @abstractmethod
+    def put(self, prediction: Prediction) -> None:
+        """Writes one more prediction to ``file``."""
+
+    def finish(self) -> None:
+        """Writes what stands at the end of ``file``."""
+
+    def close(self, complete: bool) -> None:
+        """Names the file where it is whole, else says where it is."""
+        with named_errors(self.part), self.file:
+            if complete:
+                self.finish()
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        if complete:
+            with named_errors(self.path):
+                os.replace(self.part, self.path)
+                sync_folder(self.path.parent)
+        elif self.images:
+            say(f"stopped: the objects of {self.images:,} images are in {self.part}")
+        else:
+            self.part.unlink()
+        super().close(complete)
+
+
+class CocoResults(FileWriter):
+    """A COCO results file (https://cocodataset.org/#format-results)."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._before = b"[\n"
+
+    def put(self, prediction: Prediction) -> None:
+        """Writes the entries of an image."""
+        for entry in prediction.to_coco():
+            self.file.write(self._before + json.dumps(entry).encode())
+            self._before = b",\n"
+
+    def finish(self) -> None:
+        """Closes the list."""
+        self.file.write(b"\n]\n" if self._before == b",\n" else b"[]\n")
+
+
+class JsonLines(FileWriter):
+    """An image a line, as of ``Prediction.to_dict``."""
+
+    def put(self, prediction: Prediction) -> None:
+        """Writes the line of an image."""
+        self.file.write((json.dumps(prediction.to_dict(), ensure_ascii=False) + "\n").encode())
+
+
+COLUMNS = ("image_id", "path", "height", "width", "class", "category_id", "score", "x1", "y1", "x2", "y2")
+"""Of tables with an object a row; Parquet has ``mask`` besides, the run lengths of COCO's compressed form."""
+
+
+def rows_of(prediction: Prediction) -> list[dict[str, Any]]:
+    """The objects of an image by ``COLUMNS``, and ``mask``."""
+    told = prediction.to_dict()
+    image = {name: told[name] for name in ("image_id", "path", "height", "width")}
+    rows = []
+    for one in told["objects"]:
+        x1, y1, x2, y2 = one["box"]
+        mask = one.get("mask", {}).get("counts")
+        values = {"class": one["class"], "category_id": one.get("category_id"), "score": one["score"]}
+        rows.append({**image, **values, "x1": x1, "y1": y1, "x2": x2, "y2": y2, "mask": mask})
+    return rows
+
+
+class Csv(FileWriter):
+    """An object a row; masks have no place in it."""
+
+    def open(self) -> None:
+        """Writes the heads of the columns."""
+        super().open()
+        self._write([COLUMNS])
+
+    def put(self, prediction: Prediction) -> None:
+        """Writes the rows of an image."""
+        self._write([[row[name] for name in COLUMNS] for row in rows_of(prediction)])
+
+    def _write(self, rows: Any) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(rows)
+        self.file.write(text.getvalue().encode())
+
+
+class Parquet(FileWriter):
+    """An object a row; ``mask`` is there where the detector finds masks."""
+
+    ROWS = 20_000
+    """That are kept until they are written together."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ModuleNotFoundError as error:
+            raise ImportError("writing Parquet needs pyarrow: pip install 'detection-sdk[parquet]'") from error
+        self._arrow = pyarrow
+        self._writer: Any = None
+        self._rows: list[dict[str, Any]] = []
+        self._schema: Any = None
+
+    def put(self, prediction: Prediction) -> None:
+        """Keeps the rows of an image, and writes them where there are enough."""
+        if self._schema is None:
+            self._schema = self._schema_of(prediction.image_id, prediction.masks is not None)
+        text = self._schema.field("image_id").type == self._arrow.string()
+        if text != isinstance(prediction.image_id, str):
+            raise SdkError(
+                f"{self.path}: image id {prediction.image_id!r}: expected {'text' if text else 'a number'}, as before; "
+                "write images of folders and of datasets to files of their own"
+            )
+        self._rows += rows_of(prediction)
+        if len(self._rows) >= self.ROWS:
+            self._flush()
+
+    def finish(self) -> None:
+        """Writes the rest of the rows and the table of contents."""
+        self._flush()
+        self._writer.close()
+
+    def close(self, complete: bool) -> None:
+        """As of ``FileWriter``; what is unfinished has its table of contents too."""
+        if not complete and self.images:
+            # Where that fails too, what went wrong first is what is told.
+            with suppress(OSError, ValueError):
+                self.finish()
+        super().close(complete)
+
+    def _flush(self) -> None:
+        self._schema = self._schema or self._schema_of("", False)
+        if self._writer is None:
+            self._writer = self._arrow.parquet.ParquetWriter(self.file, self._schema)
+        self._writer.write_table(self._arrow.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows = []
+
+    def _schema_of(self, image_id: Any, masks: bool) -> Any:
+        arrow = self._arrow
+        text, number, real = arrow.string(), arrow.int64(), arrow.float32()
+        types = (text if isinstance(image_id, str) else number, text, number, number, text, number, *[real] * 5)
+        return arrow.schema([*zip(COLUMNS, types), *([("mask", text)] if masks else [])])
+
+
+YOLO = "yolo:"
+FILES = {".json": CocoResults, ".jsonl": JsonLines, ".csv": Csv, ".parquet": Parquet}
+_EXPECTED = "a file that ends in .json (COCO results), .jsonl, .csv or .parquet, or yolo:FOLDER"
+
+
+def writer_for(out: str | os.PathLike) -> Writer:
+    """What writes to ``out``: a file by its ending, ``yolo:folder``, else a folder of pictures.
+
+    Raises:
+        SdkError: when it is there already.
+        ImportError: when a package for it is missing.
+    """
+    text = os.fspath(out)
+    if text.startswith(YOLO):
+        return Yolo(Path(text.removeprefix(YOLO)))
+    return FILES.get(Path(text).suffix.lower(), Pictures)(Path(text))
+
+
+def writes_pictures(out: str | os.PathLike) -> bool:
+    """Whether pictures are written to ``out``."""
+    return not os.fspath(out).startswith(YOLO) and Path(out).suffix.lower() not in FILES
+
+
+def _path_of(image_id: Any) -> str:
+    """A path below a folder that leads nowhere else."""
+    return "/".join(
+        "".join("_" if c in "\\:\0" else c for c in part) if part.strip(".") else "_"
+        for part in str(image_id).split("/")
+    )
+
+
+def _write_new(path: Path, text: str) -> None:
+    with named_errors(path), open(path, "x", encoding="utf-8") as file:
+        file.write(text)

@@ -20,7 +20,7 @@ from .text import table
 T = TypeVar("T")
 PARTS = (
     *("data", "to device", "forward", "losses", "backward", "gradient", "optimizer", "figures"),  # of training
-    *("network", "pictures"),  # of prediction
+    *("network", "pictures", "files"),  # of prediction
 )
 """In the order in which they are shown; ``losses`` lie inside ``forward``, which is shown without them."""
 SYNCHRONIZATIONS = (

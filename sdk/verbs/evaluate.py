@@ -49,8 +49,8 @@ def evaluate(
     Args:
         dataset: a path, a dataset, or a list of these, as of ``sdk.open``; where it carries splits, ``val`` is scored.
         what: a Run or its folder, a detector, a weights file, a name of the zoo, or predictions: a ``.json`` file in
-            the form of COCO results, or a folder of the protocol's own text files (Pascal VOC, WIDER FACE,
-            Cityscapes).
+            the form of COCO results, a ``.parquet`` file of ``sdk.predict``, or a folder of the protocol's own text
+            files (Pascal VOC, WIDER FACE, Cityscapes).
         split: ``train``, ``val`` or ``test`` instead. on_fault: ``raise``, ``skip`` or ``repair`` broken annotations.
         protocol: ``coco``, ``voc``, ``lvis`` ... instead of the dataset's own, or a variation of one, such as
             ``sdk.evaluators.Coco(max_detections=(1, 10, 300))``.

@@ -229,6 +229,18 @@ def test_command_line(run, folder, tmp_path, capsys, monkeypatch):
     assert "1 of 2 images could not be read" in told.err
     assert cli.main(["predict", "photos", "--model", "run", "--on-fault", "raise"]) == 1
     assert "photos/bad.jpg: not an image" in capsys.readouterr().err
+    data = str(sdk.datasets.Coco(folder).val.path(0).parent)
+    for out in ("found.parquet", "found.json", "yolo:labels"):
+        assert cli.main(["predict", data, "--model", "run", "--out", out, "--classes", "circle", "cross"]) == 0
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert "2 images" in told.err
+    assert cli.main(["predict", data, "--model", "run", "--out", "found.json"]) == 1
+    assert "found.json: is there already" in capsys.readouterr().err
+    assert json.loads((tmp_path / "found.json").read_text()) == []
+    assert len(list((tmp_path / "labels").glob("*.txt"))) == 2
+    assert cli.main(["evaluate", str(folder), "found.parquet"]) == 0
+    assert "bbox/AP50" in capsys.readouterr().out
     assert cli.main(["check", str(folder)]) == 0
     assert "circle" in capsys.readouterr().out
     assert cli.main(["zoo", "retinanet_tiny*"]) == 0

@@ -235,3 +235,55 @@ def test_what_fails_in_an_iterator_is_raised(detector, images):
     stream = sdk.predict(failing(), detector, stream=True)
     with pytest.raises(RuntimeError, match="camera unplugged"):
         list(stream)
+
+
+@pytest.mark.parametrize("ending", [".json", ".parquet"])
+def test_what_is_written_scores_as_the_detector_does(detector, tmp_path, ending):
+    dataset = sdk.datasets.Coco(Shapes(24, size=(64, 64)).write_coco(tmp_path / "data")).val
+    report = sdk.evaluate(dataset, detector, workers=0)
+    path = tmp_path / f"results{ending}"
+    for _ in sdk.predict(dataset, detector, stream=True, out=path):
+        assert not path.exists()
+    again = sdk.evaluate(dataset, path)
+    assert again.counts.detections == report.counts.detections > 0
+    for name, value in report.metrics.items():
+        assert again[name] == pytest.approx(value.value), name
+    with pytest.raises(SdkError, match="is there already"):
+        sdk.predict(dataset, detector, out=path)
+
+
+def test_file_names_are_image_ids(detector, tmp_path):
+    """A folder of images is scored where the files are called as the images are."""
+    dataset = sdk.datasets.Coco(Shapes(24, size=(64, 64)).write_coco(tmp_path / "data")).val
+    (tmp_path / "images").mkdir()
+    for index in range(len(dataset)):
+        name = f"{dataset[index].image_id:012}{dataset.path(index).suffix}"
+        (tmp_path / "images" / name).write_bytes(dataset.path(index).read_bytes())
+    detector.category_ids = dataset.category_ids
+    sdk.predict(tmp_path / "images", detector, out=tmp_path / "results.json")
+    expected = sdk.evaluate(dataset, detector, workers=0)
+    report = sdk.evaluate(dataset, tmp_path / "results.json")
+    for name, value in expected.metrics.items():
+        assert report[name] == pytest.approx(value.value), name
+
+
+def test_a_stream_that_is_left_early_leaves_an_unfinished_file(detector, images, tmp_path):
+    with sdk.predict(images, detector, stream=True, out=tmp_path / "found.jsonl") as stream:
+        next(stream)
+        next(stream)
+    assert [path.name for path in tmp_path.iterdir()] == ["found.jsonl.part"]
+    assert len((tmp_path / "found.jsonl.part").read_text().splitlines()) == 2
+
+
+def test_classes_are_kept_by_name(detector, images, tmp_path):
+    with pytest.raises(SdkError, match="no class 'cross'; the detector's are not known by name"):
+        sdk.predict(images, detector, classes=["cross"])
+    detector.classes = ("circle", "square", "triangle", "cross")
+    every = sdk.predict(images[0], detector)
+    found = sdk.predict(images[0], detector, classes=["cross", "circle"])
+    assert set(found.names) == {"cross", "circle"}
+    assert len(found) == sum(name in ("cross", "circle") for name in every.names) < len(every)
+    with pytest.raises(SdkError, match="no class 'dog'; the detector's are circle, square, triangle, cross"):
+        sdk.predict(images, detector, classes=["cross", "dog"])
+    with pytest.raises(SdkError, match="expected several names"):
+        sdk.predict(images, detector, classes="cross")
