@@ -26,8 +26,8 @@ from ..opening import carries_splits, is_dataset, scored_split, what_is
 T = TypeVar("T")
 R = TypeVar("R")
 
-FEW = 4
-"""Fewer images than this are not many."""
+MANY = 4
+"""From so many images on it pays to make a copy of the detector ready for them."""
 ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
 """What an address begins with; a letter alone is a drive of Windows. Of two slashes ``Path`` leaves one."""
 
@@ -63,8 +63,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """The images that a verb was given, found while they are gone through. single: it was one image, not several.
-    many: there are ``FEW`` or more, or nobody knows."""
+    """The images that a verb was given, found while they are gone through. single: it was one image, and no sequence.
+    many: there are ``MANY`` or more, or nobody knows."""
 
     items: Iterator[Source]
     single: bool
@@ -93,7 +93,7 @@ def sources_of(images: Any, *, recursive: bool = False, bgr: bool = False) -> So
         SdkError: for an address, a folder without images, and a pattern that nothing fits.
     """
     single, count, items = _sources(images, recursive)
-    return Sources(_numbered(items, bgr), single, count is None or count >= FEW)
+    return Sources(_numbered(items, bgr), single, count is None or count >= MANY)
 
 
 def _numbered(items: Iterable[Source], bgr: bool) -> Iterator[Source]:
@@ -113,7 +113,7 @@ def _sources(images: Any, recursive: bool) -> tuple[bool, int | None, Iterable[S
         dataset = scored_split(images)
         return False, len(dataset), _of_dataset(dataset)
     if isinstance(images, (list, tuple)):
-        if len(images) >= FEW:
+        if len(images) >= MANY:
             return False, len(images), itertools.chain.from_iterable(_sources(one, recursive)[2] for one in images)
         parts = [_sources(one, recursive) for one in images]
         counts = [count for _, count, _ in parts if count is not None]

@@ -246,7 +246,7 @@ class Csv(FileWriter):
 class Parquet(FileWriter):
     """An object a row; ``mask`` is there where the detector finds masks."""
 
-    ROWS = 20_000
+    ROWS = 5_000
     """That are kept until they are written together."""
 
     def __init__(self, path: Path) -> None:
