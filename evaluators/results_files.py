@@ -74,7 +74,7 @@ def read_well_formed(path: Path, *, boxes: bool, masks: bool) -> Results | None:
     if msgspec is None:
         return None
     try:
-        entries = msgspec.json.decode(path.read_bytes(), type=list[_Masked if masks else _Boxed])
+        entries = msgspec.json.decode(path.read_bytes(), type=list[_Masked] if masks else list[_Boxed])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     count = len(entries)
