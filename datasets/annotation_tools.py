@@ -19,7 +19,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .errors import DatasetError
-from .listing import SPLIT_FOLDERS, ListedDataset, Listing, by_split_folder, file_state, find_image, in_order
+from .listing import (
+    SPLIT_FOLDERS,
+    ListedDataset,
+    Listing,
+    by_split_folder,
+    file_state,
+    find_image,
+    in_order,
+    split_of_file,
+)
 from .reading import read_bytes
 from .tables import image_folders
 
@@ -124,9 +133,7 @@ class Via(ListedDataset):
         patterns = ("*.json", "*.csv", "*/*.json", "*/*.csv")
         for file in (file for pattern in patterns for file in sorted(root.glob(pattern))):
             if is_via(file):
-                words = [file.parent.name.lower(), *file.stem.lower().replace("-", "_").split("_")]
-                split = next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), "")
-                found.setdefault(split, file)
+                found.setdefault(split_of_file(file, root) or "", file)
         return in_order(found)
 
     @classmethod
@@ -249,6 +256,7 @@ class Cvat(ListedDataset):
         folders = image_folders(listing.root, file)
         inner = [entry for folder in folders if folder.name == "images" for entry in sorted(folder.iterdir())]
         inner = [entry for entry in inner if entry.is_dir() and entry not in folders]
+        subsets = {image.get("subset") or "" for image in tree.iter("image")}
         for element in tree.iter("image"):
             own = element.get("subset") or ""
             if subset is not None and own != subset:
@@ -256,7 +264,8 @@ class Cvat(ListedDataset):
             name = element.get("name") or ""
             # Images of a subset may lie in a folder of its name, and be named alike in several.
             of_subset = [folder for folder in inner if folder.name == own]
-            image = find_image(name, [*of_subset, *folders, *inner])
+            places = [*of_subset, *(folder for folder in (*folders, *inner) if folder.name not in subsets - {own})]
+            image = find_image(name, places)
             if image is None:
                 listing.fault("image is missing", file, f"image {element.get('id')}", found=name)
                 continue

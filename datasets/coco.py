@@ -29,7 +29,7 @@ from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_fau
 from .errors import DatasetError, DatasetWarning, Fault
 from .index import Builder, Index, Texts, cached
 from .json_arrays import JsonArrays
-from .listing import SPLIT_FOLDERS
+from .listing import SPLIT_FOLDERS, of_other_split, split_of_file
 from .masks import area, bounding_box, check_polygons, check_rle, encode_polygons
 from .proposals import read_proposals
 
@@ -513,7 +513,8 @@ def find_images(index: Index, root: Path, file: Path, name: str) -> Path:
             return folder
     for folder in sorted(root.iterdir()):
         # Any other folder of images.
-        if folder.is_dir() and folder not in candidates and has_images(index, folder):
+        elsewhere = folder in candidates or of_other_split(folder, split_of_file(file))
+        if folder.is_dir() and not elsewhere and has_images(index, folder):
             return folder
     return next((folder for folder in candidates if folder.is_dir()), root)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -275,6 +276,24 @@ def by_split_folder(root: Path, holds: Callable[[Path], bool]) -> dict[str, Path
         if split is not None and holds(root / name):
             found[split] = root / name
     return in_order(found)
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder's name means: ``train2017`` and ``Train`` are ``train``; none for other names."""
+    return SPLIT_FOLDERS.get(re.sub(r"[-_ ]?\d+$", "", name.lower()))
+
+
+def split_of_file(file: Path, root: Path | None = None) -> str | None:
+    """The split that a word of a file's name means, else the name of its folder, where that is not ``root`` itself."""
+    words = re.split("[-_. ]", file.stem)
+    found = (split_of(word) for word in (*words, *([] if file.parent == root else [file.parent.name])))
+    return next((split for split in found if split is not None), None)
+
+
+def of_other_split(folder: Path, split: str | None) -> bool:
+    """Whether a folder belongs to another split by its name: an image of one split is never looked for there, since
+    its name may stand for another image."""
+    return split is not None and split_of(folder.name) not in (None, split)
 
 
 def in_order(parts: Mapping[str, Any]) -> dict[str, Any]:

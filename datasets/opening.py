@@ -13,7 +13,7 @@ from typing import Any
 
 from .adapter import OnFault
 from .errors import DatasetError
-from .listing import IMAGE_SUFFIXES, SPLIT_FOLDERS
+from .listing import IMAGE_SUFFIXES, SPLIT_FOLDERS, of_other_split, split_of, split_of_file
 
 
 @dataclass(frozen=True)
@@ -257,15 +257,17 @@ def _lacking(source: Path) -> str:
 
 def _beside(file: Path) -> Path | None:
     """The folder in which the images of an annotation file lie; none leaves the search to the adapter."""
-    folders = [file.parent, *sorted(entry for entry in file.parent.iterdir() if entry.is_dir())]
-    folders += [file.parent.parent, *sorted(entry for entry in file.parent.parent.iterdir() if entry.is_dir())]
     try:
         from .coco import image_names
 
-        names = image_names(file)
+        names, split = image_names(file), split_of_file(file)
     except DatasetError:
         return None
-    for folder in folders:
-        if any((folder / name).is_file() for name in names):
-            return folder
+    for place in (file.parent, file.parent.parent, file.parent / "images", file.parent.parent / "images"):
+        inner = [entry for entry in place.iterdir() if entry.is_dir()] if place.is_dir() else []
+        inner = [entry for entry in inner if not of_other_split(entry, split)]
+        # Folders of the own split before others.
+        for folder in (place, *sorted(inner, key=lambda entry: (split_of(entry.name) != split, entry))):
+            if any((folder / name).is_file() for name in names):
+                return folder
     return file.parent

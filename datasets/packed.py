@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import DatasetError
-from .listing import SPLIT_FOLDERS, ListedDataset, Listing, by_split_folder, file_state, in_order
+from .listing import ListedDataset, Listing, by_split_folder, file_state, in_order, split_of_file
 from .reading import decode_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -385,10 +385,7 @@ def _by_split(root: Path, pattern: str) -> dict[str, list[Path]]:
     files = [root] if root.is_file() else [*sorted(root.glob(pattern)), *sorted(root.glob(f"*/{pattern}"))]
     found: dict[str, list[Path]] = {}
     for file in files:
-        folder = "" if file.parent == root else file.parent.name.lower()
-        words = [*file.stem.lower().replace("_", "-").split("-"), folder]
-        split = next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), "")
-        found.setdefault(split, []).append(file)
+        found.setdefault(split_of_file(file, root) or "", []).append(file)
     return in_order(found)
 
 

@@ -25,7 +25,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .errors import DatasetError
-from .listing import IMAGE_SUFFIXES, SPLIT_FOLDERS, ListedDataset, Listing, file_state, find_image, in_order
+from .listing import (
+    IMAGE_SUFFIXES,
+    SPLIT_FOLDERS,
+    ListedDataset,
+    Listing,
+    file_state,
+    find_image,
+    in_order,
+    of_other_split,
+    split_of_file,
+)
 
 IMAGE = (
     "image", "filename", "file_name", "image_path", "imagepath", "path", "image_name", "img", "file", "imageid",
@@ -90,7 +100,7 @@ class Csv(ListedDataset):
                 splits = {SPLIT_FOLDERS.get(row[columns.split].strip().lower(), row[columns.split]) for row in rows}
                 return in_order({split: (files[0], split) for split in sorted(splits)})
             return {"": (files[0], None)}
-        named = {_split_of(file): (file, None) for file in files}
+        named = {split_of_file(file): (file, None) for file in files}
         return in_order({name or file.stem: (file, None) for name, (file, _) in named.items()} if files else {})
 
     @classmethod
@@ -104,7 +114,7 @@ class Csv(ListedDataset):
         columns, rows = read_rows(file)
         names = _class_names(file)
         listing = Listing(base)
-        folders = image_folders(base, file)
+        folders = image_folders(base, file, split)
         places: dict[str, int | None] = {}
         shares = _are_shares(rows, columns)
         for number, row in enumerate(rows, 2 if columns.header else 1):
@@ -222,9 +232,12 @@ def _are_shares(rows: Sequence[dict[str, str]], columns: Columns) -> bool:
     return found
 
 
-def image_folders(base: Path, file: Path) -> list[Path]:
-    """Where the images of an annotation file may lie: beside it, and in the folders that tools make."""
-    split = _split_of(file)
+def image_folders(base: Path, file: Path, split: str | None = None) -> list[Path]:
+    """Where the images of an annotation file may lie: beside it, and in the folders that tools make.
+
+    split: of the images, where it is another than the file's name or folder says.
+    """
+    split = split or split_of_file(file)
     roots = list(dict.fromkeys([file.parent, base, file.parent.parent]))
     names = [name for name, kind in SPLIT_FOLDERS.items() if kind == split] + [file.stem]
     candidates = [root / inner / name for root in roots for name in names for inner in ("images", "")]
@@ -233,16 +246,11 @@ def image_folders(base: Path, file: Path) -> list[Path]:
     for root in roots[:2]:
         # Any other folder of images.
         found += [inner for inner in sorted(root.iterdir()) if inner.is_dir() and inner not in found and _images(inner)]
-    return found
+    return [folder for folder in found if folder in roots or not of_other_split(folder, split)]
 
 
 def _images(folder: Path) -> bool:
     return any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.iterdir())
-
-
-def _split_of(file: Path) -> str | None:
-    words = [*file.stem.lower().replace("-", "_").split("_"), file.parent.name.lower()]
-    return next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), None)
 
 
 def _descriptions(file: Path) -> list[Path]:

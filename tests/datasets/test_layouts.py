@@ -645,6 +645,60 @@ def test_an_image_folder_has_the_classes_of_all_splits_and_names_faulty_lines(tm
             sdk.open(tmp_path)
 
 
+def cvat_image(name: str, stated: str, subset: str) -> str:
+    h, w = SIZES[name]
+    boxes = "".join(
+        f'<box label="{CLASSES[label]}" xtl="{x}" ytl="{y}" xbr="{x + bw}" ybr="{y + bh}" occluded="0"/>'
+        for x, y, bw, bh, label in OBJECTS[name]
+    )
+    return f'<image id="0" name="{stated}" subset="{subset}" width="{w}" height="{h}">{boxes}</image>'
+
+
+def write_same_names(root: Path, layout: str) -> None:
+    """Two splits of one image each, of the same name and in folders of the splits; that of the second is not there."""
+    texts = {}
+    for split, name in (("train", "a"), ("val", "b")):
+        x, y, w, h, label = OBJECTS[name][0]
+        row = f"1.png,{x},{y},{x + w},{y + h},{CLASSES[label]},{split}"
+        header = "filename,xmin,ymin,xmax,ymax,class,split"
+        region = {"shape_attributes": {"name": "rect", "x": x, "y": y, "width": w, "height": h}}
+        region["region_attributes"] = {"class": CLASSES[label]}
+        coco = json.dumps(instances(name)).replace(f"{name}.png", "1.png")
+        file, text = {
+            "coco years": (f"annotations/instances_{split}2017.json", coco),
+            "coco files": (f"{split}.json", coco),
+            "csv files": (f"{split}_labels.csv", f"{header}\n{row}\n"),
+            "csv column": ("labels.csv", f"{texts.get('labels.csv', header)}\n{row}"),
+            "via": (f"via_{split}.json", json.dumps({"1.png9": {"filename": "1.png", "regions": [region]}})),
+            "cvat": (
+                "annotations.xml",
+                texts.get("annotations.xml", "<annotations>") + cvat_image(name, "1.png", split),
+            ),
+            "voc": (f"annotations/{split}/1.xml", voc_xml(name, stated="1.png")),
+        }[layout]
+        texts[file] = text
+    for file, text in texts.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(text + ("</annotations>" if layout == "cvat" else ""))
+    inner = {"coco years": "train2017", "cvat": "images/train", "voc": "images/train"}.get(layout, "train")
+    (root / inner).mkdir(parents=True)
+    (root / inner / "1.png").write_bytes(encoded("a"))
+
+
+@pytest.mark.parametrize("layout", ["coco years", "coco files", "csv files", "csv column", "via", "cvat", "voc"])
+def test_a_missing_image_is_not_taken_from_another_split(tmp_path, layout):
+    write_same_names(tmp_path, layout)
+    assert sdk.open(tmp_path, split="train", on_fault="skip")[0].image.shape[:2] == SIZES["a"]
+    with pytest.raises(DatasetError, match="missing"):
+        sdk.open(tmp_path, split="val")[0]
+    if layout == "coco files":
+        with pytest.raises(DatasetError, match="missing"):
+            sdk.open(tmp_path / "val.json")[0]
+        (tmp_path / "val").mkdir()
+        (tmp_path / "val" / "1.png").write_bytes(encoded("b"))
+        assert sdk.open(tmp_path / "val.json")[0].image.shape[:2] == SIZES["b"]
+
+
 def test_a_changed_file_is_read_again(tmp_path):
     write_yolo_plain(tmp_path)
     assert len(columns_of(sdk.open(tmp_path))) == 4
