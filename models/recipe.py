@@ -43,8 +43,8 @@ class Schedule:
     """Epochs, how the learning rate falls, and the warm-up in steps.
 
     decay: ``step`` multiplies by ``drop_factor`` after each epoch of ``drops``; ``cosine`` falls to zero over the whole
-    training (Loshchilov and Hutter, SGDR, equation 5, one period). warmup: ``linear`` rises from ``warmup_factor`` to
-    1, ``constant`` stays at ``warmup_factor``.
+    training (Loshchilov and Hutter, SGDR, equation 5, one period); ``one-cycle`` rises and falls (Smith and Topin).
+    warmup: ``linear`` rises from ``warmup_factor`` to 1, ``constant`` stays at ``warmup_factor``.
     """
 
     epochs: int = 12

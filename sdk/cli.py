@@ -6,10 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
-from .training.options import Optimization
+from .training.options import grouped_options, nearest, sampling_from
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line: one subcommand a verb."""
     top = argparse.ArgumentParser("sdk", description="Train, score and look at detectors on your dataset.")
     top.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="verb")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="verb", parser_class=_Verb)
     dataset = "a folder or annotation file in any layout, or kind:path (coco, yolo, voc ...); shapes needs no folder"
     trained = "a run folder, a .safetensors file, an exported file, or a name of the zoo"
     predicted = (
@@ -47,44 +46,7 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("dataset", nargs="?", help=dataset)
     fit.add_argument("model", nargs="?", help="a name of the zoo (`sdk zoo` lists them), or a run folder to start from")
     fit.add_argument("--replay", metavar="RUN", help="run the step again at which a run met NaN; say where it begins")
-    _faults(fit)
-    fit.add_argument("--out", help="run folder (default: runs/<model>)")
-    fit.add_argument("--resume", action="store_const", const="auto", help="go on from the run folder's last state")
-    for name, kind, what in (
-        ("epochs", int, "passes over the data (default: the recipe's)"),
-        ("batch-size", int, "images per device and pass (default: the recipe's)"),
-        ("accumulate", int, "passes that make one step (default: 1)"),
-        ("lr", float, "learning rate at the total batch size (default: the recipe's, scaled)"),
-        ("ema-decay", float, "score and keep averaged weights of this decay"),
-        ("patience", int, "stop after so many epochs without gain"),
-        ("workers", int, "processes that load images (default: one a core, eight at most)"),
-        ("nodes", int, "machines (default: 1)"),
-        ("seed", int, "decides everything that is drawn (default: 0)"),
-        ("save-every", int, "steps between saved states (default: 500)"),
-        ("save-minutes", float, "minutes between saved states"),
-        ("keep-last", int, "newest states that stay (default: 2)"),
-        ("keep-best", int, "epochs whose weights stay, those that scored best (default: 1)"),
-    ):
-        fit.add_argument(f"--{name}", type=kind, help=what, default=argparse.SUPPRESS)
-    for option in fields(Optimization):
-        flag = "--" + option.name.replace("_", "-")
-        told = {**option.metadata, "help": f"{option.metadata['help']} (default: the recipe's)"}
-        fit.add_argument(flag, default=argparse.SUPPRESS, **told)
-    fit.add_argument(
-        "--sampling",
-        type=_sampling,
-        default="recipe",
-        help="recipe, uniform, class_balanced, repeat_factor[=0.001], instance_repeat_factor[=0.001], with_objects, or "
-        "shares of the showings by class: person=0.2,car=0.1",
-    )
-    fit.add_argument(
-        "--leaks", choices=("warn", "raise", "ignore"), default="warn", help="images of training in validation too"
-    )
-    fit.add_argument("--profile", action="store_true", help="write where the time of a step goes to RUN/profile")
-    fit.add_argument("--deterministic", action="store_true", help="equal weights twice, or an error that names the op")
-    fit.add_argument("--precision", choices=("32", "bf16", "16"), help="default: the recipe's")
-    fit.add_argument("--devices", type=_devices, default="auto", help="how many, or which as 0,1 (default: all GPUs)")
-    fit.add_argument("--strategy", default="auto", help="of Lightning Fabric, such as ddp (default: auto)")
+    _training(fit)
 
     evaluate = _verb(verbs, "evaluate", _evaluate, "score a detector by the dataset's own protocol")
     evaluate.add_argument("dataset", help=dataset)
@@ -150,7 +112,9 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("dataset", help=dataset)
     check.add_argument("--decode", action="store_true", help="also decode every image")
     check.add_argument("--leaks", action="store_true", help="also look for near duplicates within and between splits")
-    check.add_argument("--sampling", dest="sampler", type=_sampling, help="say how often each class is seen with it")
+    check.add_argument(
+        "--sampling", dest="sampler", type=_told(sampling_from), help="say how often each class is seen with it"
+    )
     check.add_argument("--out", help="folder for pictures of the pairs that are the same")
 
     review = _verb(verbs, "review", _review, "rank annotations that are probably wrong; changes nothing")
@@ -208,6 +172,16 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+class _Verb(argparse.ArgumentParser):
+    """A parser whose error for an unknown flag names the nearest one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = super().parse_known_args(args, namespace)
+        for text in unknown:
+            self.error(f"unknown: {text}{nearest(text.partition('=')[0], list(self._option_string_actions))}")
+        return options, unknown
+
+
 def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     made = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     made.set_defaults(run=run)
@@ -240,21 +214,37 @@ def _tta(options: argparse.Namespace) -> Any:
     return TTA(tuple(options.scales or (1.0,)), tuple(options.flips or ()))
 
 
-def _devices(text: str) -> str | int | list[int]:
-    if text == "auto":
-        return text
-    return [int(part) for part in text.split(",")] if "," in text else int(text)
+def _training(verb: argparse.ArgumentParser) -> None:
+    """Every option of a training as a flag; one that is not given is left out of the result."""
+    for group, options in grouped_options().items():
+        section = verb.add_argument_group(group)
+        for option in options:
+            told, parse = option.metadata, option.metadata["parse"]
+            how: dict[str, Any] = {"help": told["help"], "default": argparse.SUPPRESS}
+            if option.default not in (None, False):
+                how["help"] += f" (default: {option.default})"
+            if "const" in told:
+                how |= {"action": "store_const", "const": told["const"]}
+            elif parse is bool:
+                how |= {"action": "store_true"}
+            else:
+                how |= {"type": _told(parse), "choices": told.get("choices")}
+            if parse is not None:
+                section.add_argument("--" + option.name.replace("_", "-"), **how)
 
 
-def _sampling(text: str) -> Any:
-    """A sampling by name, or shares by class."""
-    pairs = [part.rpartition("=") for part in text.split(",")]
-    if "=" not in text or text.partition("=")[0] in ("repeat_factor", "instance_repeat_factor"):
-        return text
-    try:
-        return {name: float(share) for name, _, share in pairs}
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text}: expected a name, or shares such as person=0.2,car=0.1") from error
+def _told(parse: Any) -> Any:
+    """``parse`` such that the parser shows the text of its errors."""
+    if isinstance(parse, type):
+        return parse
+
+    def parsed(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parsed
 
 
 def _fit(options: argparse.Namespace) -> int:
@@ -271,8 +261,8 @@ def _fit(options: argparse.Namespace) -> int:
     if options.model is None:
         raise SdkError("expected a dataset and a model: sdk fit DATASET MODEL")
     model = Run(options.model) if Path(options.model).is_dir() else options.model
-    taken = ("verb", "run", "traceback", "dataset", "model", "replay")
-    fit(options.dataset, model, **{k: v for k, v in vars(options).items() if k not in taken})
+    names = [option.name for group in grouped_options().values() for option in group]
+    fit(options.dataset, model, **{name: value for name, value in vars(options).items() if name in names})
     return 0
 
 

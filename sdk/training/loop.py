@@ -29,9 +29,10 @@ from ..results.weights import load_state, save_weights
 from . import sharding
 from .failures import MOST_PARTS, FailedStep, bad_gradients, save_failed_step
 from .optimization import AveragedWeights, lay_out_alike, lr_factor, make_optimizer
+from .options import Saving
 from .plan import Plan
 from .readout import MOST_UNREAD, LossTerms, StepFigures, UnreadStep
-from .saving import Saving, StateWriter
+from .saving import StateWriter
 
 
 class Losses(nn.Module):
@@ -256,6 +257,10 @@ class Training:
             ranked = sorted(self.best_epochs, key=lambda epoch: (-self.best_epochs[epoch], epoch))
             self.best_epochs = {epoch: self.best_epochs[epoch] for epoch in sorted(ranked[: self.saving.keep_best])}
         return better
+
+    def out_of_patience(self, patience: int | None) -> bool:
+        """Whether the main figure has not risen for so many epochs."""
+        return patience is not None and self.epochs_without_gain >= patience
 
     def keep_weights(self, model: nn.Module, dataset: DetectionDataset, better: bool) -> None:
         """Writes the ``usable`` weights; where several best epochs are kept, each as ``epoch-N.safetensors`` too."""

@@ -87,14 +87,16 @@ def lay_out_alike(optimizer: torch.optim.Optimizer) -> None:
 def lr_factor(schedule: Schedule, step: int, steps: int, epoch: int, warmup_steps: int) -> float:
     """Share of the full learning rate at optimizer step ``step`` of ``steps``, in epoch ``epoch``, counted from 0.
 
-    Warm-up multiplies what the schedule gives, for the first ``warmup_steps`` steps.
+    Warm-up multiplies what the schedule gives, for the first ``warmup_steps`` steps; one cycle rises in them by itself.
     """
+    if schedule.decay == "one-cycle":
+        return _one_cycle(step, steps, warmup_steps)
     if schedule.decay == "cosine":
         factor = 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
     elif schedule.decay == "step":
         factor = schedule.drop_factor ** sum(epoch >= drop for drop in schedule.drops)
     else:
-        raise ValueError(f"Schedule.decay: expected step or cosine, found {schedule.decay!r}")
+        raise ValueError(f"Schedule.decay: expected step, cosine or one-cycle, found {schedule.decay!r}")
     if step >= warmup_steps:
         return factor
     if schedule.warmup == "constant":
@@ -102,6 +104,22 @@ def lr_factor(schedule: Schedule, step: int, steps: int, epoch: int, warmup_step
     if schedule.warmup == "linear":
         return factor * (1 - (1 - step / warmup_steps) * (1 - schedule.warmup_factor))
     raise ValueError(f"Schedule.warmup: expected linear or constant, found {schedule.warmup!r}")
+
+
+RISING_SHARE = 0.3
+"""Of the steps of one cycle, those in which the learning rate rises."""
+START, END = 1 / 25, 1 / 250_000
+"""Shares of the full learning rate at which one cycle starts and ends."""
+
+
+def _one_cycle(step: int, steps: int, rising: int) -> float:
+    """Half a cosine up to the full rate at step ``rising``, and one down to the last step (Smith and Topin,
+    "Super-Convergence", section 3; half cosines and shares as in torch's OneCycleLR)."""
+    if step < rising:
+        first, last, done = START, 1.0, step / rising
+    else:
+        first, last, done = 1.0, END, min((step - rising) / max(steps - 1 - rising, 1), 1.0)
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class AveragedWeights:

@@ -15,6 +15,8 @@ from ..datasets.sampling import Repeated, RepeatFactor, Sampler, sampler_of
 from ..datasets.transforms import Flip, Preprocessing, Resize, Transform
 from ..models.recipe import Recipe, Sampling, Schedule
 from ..reports.progress import say
+from .optimization import RISING_SHARE
+from .options import Hardware, Options
 from .ranks import count_devices, launched_outside
 from .sharding import sharding_strategy
 
@@ -79,72 +81,53 @@ def samplers(sampling: Sampling, given: Any, train: DetectionDataset) -> list[Sa
     return found
 
 
-def make_fabric(
-    recipe: Recipe, precision: str | None, devices: int | str | list[int], nodes: int, strategy: str
-) -> Fabric:
+def make_fabric(recipe: Recipe, options: Hardware) -> Fabric:
     """Fabric in the wished precision; the recipe's half precision becomes single where there is no GPU.
 
-    Under torchrun, it decides over devices and nodes. strategy: ``fsdp`` spreads weights and optimizer over the
-    processes; otherwise as Lightning Fabric takes it.
+    Under torchrun, it decides over devices and nodes. The strategy ``fsdp`` spreads weights and optimizer over the
+    processes; others are as Lightning Fabric takes them.
     """
-    wished = recipe.precision if precision is None else precision
-    if wished not in PRECISIONS:
-        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, found {wished!r}")
+    wished = options.precision or recipe.precision
     if PRECISIONS[wished] == "16-mixed" and not torch.cuda.is_available():
-        if precision is not None:
+        if options.precision is not None:
             raise ValueError("precision: 16 needs a GPU; expected 32 or bf16 here")
         say("no GPU: training in precision 32 instead of the recipe's 16")
         wished = "32"
-    devices, nodes = launched_outside(devices, nodes)
+    devices, nodes = launched_outside(options.devices, options.nodes)
     processes = nodes * count_devices(devices)
-    how: Any = strategy
-    if strategy == "fsdp":
+    how: Any = options.strategy
+    if how == "fsdp":
         how = sharding_strategy(processes) if processes > 1 else "auto"
-    elif strategy == "auto" and processes > 1:
+    elif how == "auto" and processes > 1:
         how = "ddp"
     return Fabric(devices=devices, num_nodes=nodes, strategy=how, precision=PRECISIONS[wished])  # type: ignore[arg-type]
 
 
-def require_positive(*, epochs: int | None, accumulate: int, lr: float | None) -> None:
-    """Raises ValueError naming the first of these that is given and is not a positive number, whole where it counts."""
-    for name, number in (("epochs", epochs), ("accumulate", accumulate)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-            raise ValueError(f"{name}: expected a positive number without a fraction, found {number!r}")
-    if lr is not None and not lr > 0:
-        raise ValueError(f"lr: expected a positive number, found {lr!r}")
-
-
-def make_plan(
-    recipe: Recipe,
-    loader: Loader,
-    fabric: Fabric,
-    *,
-    epochs: int | None,
-    accumulate: int,
-    lr: float | None,
-    ema_decay: float | None,
-    seed: int,
-) -> Plan:
+def make_plan(recipe: Recipe, loader: Loader, fabric: Fabric, options: Options) -> Plan:
     """The recipe's schedule on this machine: learning rate in proportion to the batch, drops to the epochs.
 
-    Warm-up takes a tenth of the training at most: a small dataset has fewer steps than the recipe warms up for.
+    The recipe's warm-up takes a tenth of the training at most: a small dataset has fewer steps than the recipe warms up
+    for. One that is given is taken as it is.
     """
-    epochs = recipe.schedule.epochs if epochs is None else epochs
-    drops = tuple(max(1, round(drop * epochs / recipe.schedule.epochs)) for drop in recipe.schedule.drops)
+    own, accumulate = recipe.schedule, options.accumulate
+    epochs = options.epochs or own.epochs
+    drops = tuple(max(1, round(drop * epochs / own.epochs)) for drop in own.drops)
     steps_per_epoch = -(-len(loader) // accumulate)
+    steps = epochs * steps_per_epoch
+    warmup = round(RISING_SHARE * steps) if own.decay == "one-cycle" else min(own.warmup_steps, steps // 10)
     total = loader.batch_size * accumulate * fabric.world_size
     scaled = recipe.optimizer.lr * total / (recipe.images_per_device * recipe.devices)
     return Plan(
-        schedule=replace(recipe.schedule, epochs=epochs, drops=drops),
+        schedule=replace(own, epochs=epochs, drops=drops),
         batch_size=loader.batch_size,
         accumulate=accumulate,
         world_size=fabric.world_size,
-        lr=scaled if lr is None else lr,
-        warmup_steps=min(recipe.schedule.warmup_steps, epochs * steps_per_epoch // 10),
+        lr=options.lr or scaled,
+        warmup_steps=warmup if options.warmup is None else options.warmup,
         steps_per_epoch=steps_per_epoch,
         precision=str(fabric.strategy.precision.precision),
-        ema_decay=recipe.ema_decay if ema_decay is None else ema_decay,
-        seed=seed,
+        ema_decay=recipe.ema_decay if options.ema_decay is None else options.ema_decay,
+        seed=options.seed,
     )
 
 
@@ -153,14 +136,24 @@ def tell(recipe: Recipe, plan: Plan, train: DetectionDataset, scored_on: Detecti
     meant = recipe.images_per_device * recipe.devices
     say(f"training {recipe.name} on {len(train)} images of {len(train.classes)} classes, {plan.epochs} epochs")
     say(f"scoring on {len(scored_on)} images" if scored_on else "no validation set: the last weights are the best")
-    drops = plan.schedule.drops
-    falls = f"times {plan.schedule.drop_factor:g} after epochs {', '.join(map(str, drops))}" if drops else "flat"
     say(
         f"batch {plan.total_batch_size} ({plan.batch_size} images x {plan.accumulate} passes x {plan.world_size} "
         f"devices), precision {plan.precision}"
     )
     say(
         f"learning rate {plan.lr:.4g} (the recipe's {recipe.optimizer.lr:.4g} is for a batch of {meant}), "
-        f"warm-up {plan.warmup_steps} steps, then {'a cosine' if plan.schedule.decay == 'cosine' else falls}"
+        f"{told_schedule(plan)}"
     )
+    if plan.warmup_steps >= plan.steps:
+        say(f"warning: the training has {plan.steps} steps, all of them warm-up: the full learning rate is not reached")
     say(f"everything goes to {folder}")
+
+
+def told_schedule(plan: Plan) -> str:
+    """How the learning rate rises and falls, in words."""
+    schedule = plan.schedule
+    if schedule.decay == "one-cycle":
+        return f"one cycle: rising for {plan.warmup_steps} steps, falling to nearly zero until step {plan.steps}"
+    drops = ", ".join(map(str, schedule.drops))
+    falls = f"times {schedule.drop_factor:g} after epochs {drops}" if drops else "flat"
+    return f"warm-up {plan.warmup_steps} steps, then {'a cosine' if schedule.decay == 'cosine' else falls}"

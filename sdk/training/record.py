@@ -19,6 +19,7 @@ from ..errors import RunError
 from ..models.recipe import Recipe
 from ..results.manifest import MANIFEST, read_manifest, surroundings
 from ..results.state import kept_states
+from .options import DECIDING, Options
 from .plan import Plan
 
 
@@ -44,8 +45,13 @@ def run_folder(out: str | os.PathLike | None, name: str, resume: str | None) -> 
     return folder, bool(kept_states(folder))
 
 
-def describe(recipe: Recipe, plan: Plan, train: DetectionDataset, detector: nn.Module) -> dict[str, Any]:
-    """The manifest of a run: what was trained, on what, how, and with which versions."""
+def describe(
+    recipe: Recipe, plan: Plan, train: DetectionDataset, detector: nn.Module, options: Options
+) -> dict[str, Any]:
+    """The manifest of a run: what was trained, on what, how, and with which versions.
+
+    ``given`` holds the options as they were given, ``options`` what became of them on this machine.
+    """
     return {
         "model": {"name": recipe.name, "type": type(detector).__name__, "num_classes": len(train.classes)},
         "classes": list(train.classes),
@@ -56,7 +62,9 @@ def describe(recipe: Recipe, plan: Plan, train: DetectionDataset, detector: nn.M
             "fingerprint": train.fingerprint,
             "amendments": list(getattr(train, "amendments", ())),
         },
+        "given": {option.name: plain(getattr(options, option.name)) for option in fields(options)},
         "options": asdict(plan),
+        "sampling": plain(options.sampling),
         "recipe": {field.name: plain(getattr(recipe, field.name)) for field in fields(recipe)},
         **surroundings(),
     }
@@ -74,6 +82,8 @@ def plain(value: Any) -> Any:
         return {"calls": plain(value.func), "with": plain([*value.args]), **plain(value.keywords)}
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}:{value.__qualname__}"
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value).split(" at 0x")[0]
 
 
@@ -89,8 +99,9 @@ def require_same_training(folder: Path, manifest: dict[str, Any]) -> list[str]:
         recipe = either.get("recipe") or {}
         decides = ("preprocessing", "train_transforms", "sampling", "optimizer")
         either["recipe"] = {name: recipe.get(name) for name in decides}
+        either["given"] = {name: (either.get("given") or {}).get(name) for name in DECIDING}
     changes = _allowed_changes(old["options"], new["options"])
-    for part in ("model", "classes", "category_ids", "dataset", "options", "recipe", "sampling"):
+    for part in ("model", "classes", "category_ids", "dataset", "options", "given", "recipe", "sampling"):
         if old.get(part) != new[part]:
             if isinstance(new[part], dict):
                 names = [name for name in new[part] if old[part].get(name) != new[part][name]]

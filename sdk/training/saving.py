@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,6 @@ from ..results.state import TRAINING_STATE, save_training_state
 
 LARGE_BYTES = 64 * 2**20
 """From here on a state is written beside the training instead of holding it up."""
-
-
-@dataclass(frozen=True)
-class Saving:
-    """When training states are written, and how many of them and of the weights stay.
-
-    save_every: steps between two states. save_minutes: minutes between two, or none. Besides, a state is written after
-    every epoch and when the training is told to stop. keep_last: newest states that stay; with one, a damaged file ends
-    the run. keep_best: epochs whose weights stay, those with the best figures.
-    """
-
-    save_every: int = 500
-    save_minutes: float | None = None
-    keep_last: int = 2
-    keep_best: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("save_every", "keep_last", "keep_best"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a whole number of 1 or more, found {value!r}")
-        if self.save_minutes is not None and not self.save_minutes > 0:
-            raise ValueError(f"save_minutes: expected a positive number, found {self.save_minutes!r}")
 
 
 class StateWriter:

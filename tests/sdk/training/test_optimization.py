@@ -70,6 +70,22 @@ def test_constant_warmup_and_cosine():
     assert factors == pytest.approx([1, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125), 0], abs=1e-12)
 
 
+@pytest.mark.parametrize(("steps", "rising"), [(20, 5), (7, 5), (100, 29)])
+def test_one_cycle_is_that_of_torch(steps, rising):
+    optimizer = torch.optim.SGD(Net().parameters(), lr=1.0)
+    # Torch's rising phase ends at the step before its share of all steps.
+    share = {"pct_start": (rising + 1) / steps, "div_factor": 25, "final_div_factor": 1e4}
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, steps, cycle_momentum=False, **share)
+    expected = []
+    for _ in range(steps):
+        expected.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        if len(expected) < steps:
+            theirs.step()
+    ours = [lr_factor(Schedule(decay="one-cycle"), step, steps, 0, rising) for step in range(steps)]
+    assert ours == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("changes", [{"decay": "poly"}, {"warmup": "exp"}])
 def test_unknown_schedule(changes):
     with pytest.raises(ValueError, match="expected"):

@@ -10,7 +10,8 @@ import torch
 from sdk.errors import RunError
 from sdk.results.state import load_training_state
 from sdk.training import saving
-from sdk.training.saving import Saving, StateWriter, copied, size_of
+from sdk.training.options import Saving
+from sdk.training.saving import StateWriter, copied, size_of
 
 
 @pytest.mark.parametrize(
