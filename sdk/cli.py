@@ -153,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="a run folder whose evaluation the card shows too",
     )
-    zoo.add_argument("--markdown", action="store_true", help="the table of the whole zoo, as Markdown (takes minutes)")
+    zoo.add_argument("--markdown", action="store_true", help="the table of the whole zoo, as Markdown")
     zoo.add_argument("--weights", default="published", help="what export reads: published, or a checkpoint file")
 
     other = _verb(verbs, "convert", _convert, "write a dataset in another layout")
@@ -438,10 +438,9 @@ def _diff(options: argparse.Namespace) -> int:
 
 
 def _zoo(options: argparse.Namespace) -> int:
-    from . import Run
     from .errors import SdkError
-    from .models.zoo import recipes
-    from .reports.text import table
+    from .evaluators.text import table
+    from .models.zoo.index import index
     from .verbs import zoo
 
     if options.what[:1] == ["export"]:
@@ -455,8 +454,10 @@ def _zoo(options: argparse.Namespace) -> int:
     if options.markdown:
         print(zoo.page(), end="")
     elif options.card:
+        from . import Run
+
         print(zoo.card(pattern, [Run(folder) for folder in options.runs]), end="")
-    elif pattern in recipes():
+    elif pattern in index():
         print(zoo.description(pattern))
     else:
         found = zoo.entries(

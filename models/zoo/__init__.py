@@ -8,23 +8,30 @@ import pkgutil
 from dataclasses import replace
 from functools import cache
 from importlib import import_module, resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..recipe import Recipe
+if TYPE_CHECKING:
+    from ..recipe import Recipe
 
 
 @cache
 def recipes() -> dict[str, Recipe]:
     """Every recipe by its published name, in alphabetical order."""
-    published = json.loads(resources.files(__name__).joinpath("published.json").read_text(encoding="utf-8"))
+    facts_of = published()
     found: dict[str, Recipe] = {}
     for module in pkgutil.iter_modules(__path__):
         for one in getattr(import_module(f"{__name__}.{module.name}"), "RECIPES", ()):
             if one.name in found:
                 raise ValueError(f"two recipes are named {one.name!r}")
-            facts = published.get(one.name)
+            facts = facts_of.get(one.name)
             found[one.name] = one if facts is None else with_published(one, facts)
     return dict(sorted(found.items()))
+
+
+@cache
+def published() -> dict[str, dict[str, Any]]:
+    """The ``document``, the address of the ``weights`` and the ``figures`` that were published, by the row's name."""
+    return json.loads(resources.files(__name__).joinpath("published.json").read_text(encoding="utf-8"))
 
 
 @cache

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import SdkError
-from ..models.recipe import Recipe
-from ..models.zoo import find_recipe, parity, recipes
-from ..results.measured import figures_of, kept_figures
-from ..results.run import Run
-from ..results.weights import save_weights
+from ..models.zoo import find_recipe, parity
+from ..models.zoo.index import Entry, entry_of, index
+
+if TYPE_CHECKING:
+    from ..results.run import Run
+
+# What a card and an export need is imported there: a list is shown without PyTorch.
 
 COLUMNS = {
     "box_ap": "box AP",
@@ -24,48 +24,6 @@ COLUMNS = {
     "memory_gb": "training GB",
 }
 """Titles of the published columns that a list shows."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One name of the zoo, in the terms by which one looks for it."""
-
-    recipe: Recipe
-
-    @property
-    def method(self) -> str:
-        """Name of the method's file, such as ``faster_rcnn``."""
-        build: Any = self.recipe.build
-        while isinstance(build, partial):
-            build = build.func
-        return build.__module__.rsplit(".", 1)[-1]
-
-    @property
-    def backbone(self) -> str:
-        """Name of the pretrained backbone, such as ``resnext101_32x4d``; else of its class, such as ``resnet50``."""
-        if self.recipe.backbone_weights is not None:
-            return self.recipe.backbone_weights.rsplit("/", 1)[-1]
-        build: Any = self.recipe.build
-        while isinstance(build, partial) and "backbone" not in build.keywords:
-            build = build.func
-        backbone = build.keywords["backbone"] if isinstance(build, partial) else None
-        arguments: tuple = ()
-        while isinstance(backbone, partial):
-            arguments, backbone = backbone.args or arguments, backbone.func
-        return "" if backbone is None else f"{backbone.__name__.lower()}{''.join(map(str, arguments[:1]))}"
-
-    @cached_property
-    def parameters(self) -> int:
-        """Number of parameters, counted on a model that is built without memory for them."""
-        import torch
-
-        with torch.device("meta"):
-            return sum(value.numel() for value in self.recipe.build(self.recipe.num_classes).parameters())
-
-    @property
-    def figures(self) -> str:
-        """The published figures in short."""
-        return ", ".join(f"{COLUMNS[key]} {value:g}" for key, value in self.recipe.published.items() if key in COLUMNS)
 
 
 def entries(
@@ -92,34 +50,36 @@ def entries(
     """
     found = [
         entry
-        for entry in map(Entry, recipes().values())
-        if fnmatch(entry.recipe.name, pattern)
+        for entry in index().values()
+        if fnmatch(entry.name, pattern)
         and (method is None or fnmatch(entry.method, method))
-        and (dataset is None or fnmatch(entry.recipe.dataset, dataset))
+        and (dataset is None or fnmatch(entry.dataset, dataset))
         and (backbone is None or backbone.lower() in entry.backbone)
-        and (min_ap is None or entry.recipe.published.get("box_ap", -1.0) >= min_ap)
+        and (min_ap is None or entry.figures.get("box_ap", -1.0) >= min_ap)
+        and (max_parameters is None or entry.parameters <= max_parameters * 1e6)
     ]
-    if max_parameters is not None:
-        found = [entry for entry in found if entry.parameters <= max_parameters * 1e6]
     if not found:
-        raise SdkError(f"no model of the {len(recipes())} is named {pattern!r} and fits all that was asked for")
+        raise SdkError(f"no model of the {len(index())} is named {pattern!r} and fits all that was asked for")
     return found
 
 
 def rows(found: Sequence[Entry]) -> list[tuple[str, ...]]:
     """Header and one row an entry."""
     header = ("name", "method", "backbone", "dataset", "epochs", "published")
-    return [header] + [
-        (e.recipe.name, e.method, e.backbone, e.recipe.dataset, str(e.recipe.schedule.epochs), e.figures) for e in found
-    ]
+    return [header] + [(e.name, e.method, e.backbone, e.dataset, str(e.epochs), _in_short(e)) for e in found]
+
+
+def _in_short(entry: Entry) -> str:
+    return ", ".join(f"{COLUMNS[key]} {value:g}" for key, value in entry.figures.items() if key in COLUMNS)
 
 
 def description(name: str) -> str:
     """Everything that a recipe says, one line a field."""
-    entry = Entry(find_recipe(name))
-    shown = {field: value for field, value in vars(entry.recipe).items() if field not in ("build", "published")}
+    recipe = find_recipe(name)
+    entry = entry_of(recipe)
+    shown = {field: value for field, value in vars(recipe).items() if field not in ("build", "published")}
     shown |= {"method": entry.method, "backbone": entry.backbone, "parameters": f"{entry.parameters:,}"}
-    shown |= {f"published {column}": value for column, value in entry.recipe.published.items()}
+    shown |= {f"published {column}": value for column, value in recipe.published.items()}
     return "\n".join(f"{field.replace('_', ' ')}: {value}" for field, value in shown.items())
 
 
@@ -133,8 +93,8 @@ def card(name: str, runs: Sequence[Run] = ()) -> str:
     Raises:
         SdkError: when a run is of another recipe, or was not evaluated yet.
     """
-    entry = Entry(find_recipe(name))
-    recipe = entry.recipe
+    recipe = find_recipe(name)
+    entry = entry_of(recipe)
     for run in runs:
         if run.manifest["model"]["name"] != name:
             raise SdkError(f"{run.folder}: is a {run.manifest['model']['name']}, and no {name}")
@@ -184,6 +144,8 @@ def card(name: str, runs: Sequence[Run] = ()) -> str:
 
 def measured_lines(name: str, runs: Sequence[Run]) -> list[str]:
     """What a card says of figures that were measured here: of the published weights, then of runs."""
+    from ..results.measured import figures_of, kept_figures
+
     measured = [("Published weights", figures) for figures in kept_figures(name)]
     measured += [(f"Trained here, `{run.folder}`", figures_of(run)) for run in runs]
     if not measured:
@@ -211,7 +173,7 @@ def parity_lines(name: str) -> list[str]:
 
 
 def page() -> str:
-    """The table of all names, as Markdown; the counting of parameters takes minutes."""
+    """The table of all names, as Markdown."""
     lines = [
         "# The zoo",
         "",
@@ -219,24 +181,16 @@ def page() -> str:
     ]
     by_document: dict[str, list[Entry]] = {}
     for entry in entries():
-        by_document.setdefault(entry.recipe.document or "Small models of this project", []).append(entry)
+        by_document.setdefault(entry.document or "Small models of this project", []).append(entry)
     for document, found in sorted(by_document.items()):
-        columns = [column for column in COLUMNS if any(column in entry.recipe.published for entry in found)]
+        columns = [column for column in COLUMNS if any(column in entry.figures for entry in found)]
         titles = ["name", "backbone", "dataset", "epochs", "parameters (M)", *(COLUMNS[c] for c in columns), "weights"]
         lines += ["", f"## {document}", "", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
         for entry in found:
-            recipe = entry.recipe
-            figures = [f"{recipe.published[c]:g}" if c in recipe.published else "" for c in columns]
-            link = "" if recipe.weights is None else f"[file]({recipe.weights})"
-            cells = [
-                f"`{recipe.name}`",
-                entry.backbone,
-                recipe.dataset,
-                str(recipe.schedule.epochs),
-                f"{entry.parameters / 1e6:.1f}",
-                *figures,
-                link,
-            ]
+            figures = [f"{entry.figures[c]:g}" if c in entry.figures else "" for c in columns]
+            link = "" if entry.weights is None else f"[file]({entry.weights})"
+            parameters = f"{entry.parameters / 1e6:.1f}"
+            cells = [f"`{entry.name}`", entry.backbone, entry.dataset, str(entry.epochs), parameters, *figures, link]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
@@ -253,6 +207,7 @@ def export(name: str, out: str | Path, weights: str = "published") -> Path:
         SdkError: when the file exists, or has another ending. WeightsError: when the weights cannot be had.
     """
     from .. import models
+    from ..results.weights import save_weights
 
     out = Path(out)
     if out.suffix != ".safetensors":

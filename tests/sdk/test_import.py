@@ -29,6 +29,26 @@ def test_fit_imports_no_optional_package():
     assert run(f"import sys, sdk; sdk.fit; print([name for name in {optional} if name in sys.modules])") == "[]"
 
 
+MEASURED = """
+import contextlib, io, sys
+before = set(sys.modules)
+from sdk.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main(sys.argv[1:])
+new = set(sys.modules) - before
+print(len(new), [name for name in ("numpy", "torch", "cv2", "pycocotools") if name in new])
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["zoo", "--help"], ["zoo", "gfl*"]])
+def test_help_and_lists_import_next_to_nothing(arguments):
+    """Modules are counted and not seconds, for these depend on what else the machine does."""
+    done = subprocess.run([sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True, check=True)
+    modules, _, heavy = done.stdout.strip().partition(" ")
+    assert heavy == "[]"
+    assert int(modules) < 200
+
+
 @pytest.mark.parametrize(
     "code",
     [

@@ -15,6 +15,7 @@ from sdk import cli, models
 from sdk.datasets import Shapes
 from sdk.errors import SdkError
 from sdk.models.zoo import parity, recipes
+from sdk.models.zoo.index import count_parameters, entry_of, index, written
 from sdk.results.run import load
 from sdk.verbs import zoo
 
@@ -46,6 +47,19 @@ def test_parameters_are_those_of_the_model() -> None:
     model = models.create("retinanet_r50_fpn_1x_coco", weights=None)
     expected = sum(value.numel() for value in model.parameters())
     assert zoo.entries("retinanet_r50_fpn_1x_coco")[0].parameters == expected
+    assert count_parameters(recipes()["retinanet_r50_fpn_1x_coco"]) == expected
+
+
+def test_the_index_says_what_the_recipes_say() -> None:
+    hint = "write it anew: python -m sdk.models.zoo.index"
+    assert list(index()) == list(recipes()), hint
+    for name, recipe in recipes().items():
+        assert index()[name] == entry_of(recipe, index()[name].parameters), f"{name}: {hint}"
+
+
+@pytest.mark.long
+def test_the_index_is_what_would_be_written() -> None:
+    assert Path(models.zoo.__file__).with_name("index.json").read_text() == written()
 
 
 def test_card_tells_the_figures(capsys) -> None:
