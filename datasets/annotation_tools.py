@@ -19,12 +19,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .errors import DatasetError
+from .index import file_state
 from .listing import (
     SPLIT_FOLDERS,
     ListedDataset,
     Listing,
     by_split_folder,
-    file_state,
     find_image,
     in_order,
     split_of_file,

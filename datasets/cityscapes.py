@@ -91,7 +91,8 @@ class Cityscapes(IndexedDataset):
                 )
             source = folder / "gtFine" / split
             maps = annotation_maps(folder, split)
-            index = cached(maps.values(), ("cityscapes", split, *maps), lambda: read_maps(folder, split, maps))
+            settings = ("cityscapes", split, str(folder.resolve()), *maps)
+            index = cached(maps.values(), settings, lambda: read_maps(folder, split, maps))
         index = with_classes(settle_faults(index, on_fault, source), classes, source)
         index = with_present_images(index, folder, on_fault)
         super().__init__(index=index, image_root=folder, splits=splits)

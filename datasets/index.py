@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,10 @@ from .errors import DatasetError, Fault
 
 NO_SEGMENT, POLYGONS, RLE = 0, 1, 2
 # Part of every cache key: raise it whenever a parser or the columns change, so that older files are not read.
-FORMAT = 3
+FORMAT = 4
+# Kinds of faults that end when a file appears.
+MISSING = ("image is missing", "file is missing")
+FEW_FILES, BLOCK, BLOCKS = 16, 1 << 16, 64
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,11 @@ class Texts:
 
     def __getitem__(self, row: int) -> str:
         return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
+
+    def tolist(self) -> list[str]:
+        """All of them."""
+        data = self.data.tobytes()
+        return [data[start:end].decode() for start, end in pairwise(self.offsets.tolist())]
 
     def take(self, rows: np.ndarray) -> Texts:
         """The given rows, in that order."""
@@ -460,7 +469,10 @@ def id_array(ids: Sequence[Any]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Index:
-    """What parsing gives: columns, class names with their original ids, the content hash, and the faults met."""
+    """What parsing gives: columns, class names with their original ids, the content hash, and the faults met.
+
+    folder: of the cache, where it lies there. images: the ``image_state`` of the images that were looked at.
+    """
 
     annotations: Annotations
     classes: tuple[str, ...]
@@ -468,6 +480,7 @@ class Index:
     fingerprint: str = ""
     faults: tuple[Fault, ...] = ()
     folder: Path | None = None
+    images: str = ""
 
     def __reduce__(self):
         # A process that is sent the index maps the same files instead of receiving a copy of the arrays.
@@ -488,33 +501,79 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdk"
 
 
-def cached(sources: Iterable[Path], settings: Sequence[object], parse: Callable[[], Index]) -> Index:
+def cached(
+    sources: Iterable[Path],
+    settings: Sequence[object],
+    parse: Callable[[], Index],
+    images: Callable[[Index], Iterable[str]] | None = None,
+) -> Index:
     """The index of some annotation files, parsed once per machine.
 
-    The key is made of path, size and times of every source and of ``settings``, so that a changed file is parsed
-    again. Safe with many processes: a complete folder appears at once, by renaming. Where the cache cannot be
-    written, the parsed index is used as it is.
+    The key is made of ``settings`` and of path, size, times and content of every source (``file_state``), so that a
+    changed file is parsed again. images: the files of the images, where their names or sizes were found by looking at
+    them; an index that is older than one of them is made anew. Safe with many processes: a complete folder appears at
+    once, by renaming. Where the cache cannot be written, the parsed index is used as it is; so is one of which an
+    image was missing, since it may be there next time.
     """
-    key = hashlib.sha256(repr((FORMAT, tuple(settings))).encode())
-    for source in sources:
-        try:
-            stat = source.stat()
-        except OSError as error:
-            raise DatasetError(f"cannot be read: {error.strerror}", file=source) from error
-        key.update(repr((str(source.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)).encode())
+    key = hashlib.sha256(repr((FORMAT, tuple(settings), file_state(sources))).encode())
     folder = cache_folder() / "index" / key.hexdigest()[:32]
     if folder.is_dir():
         try:
-            return load(folder)
+            index = load(folder)
+            if images is None or index.images == image_state(images(index)):
+                return index
         except (OSError, ValueError, KeyError, EOFError):
-            # Half deleted or damaged from outside: parse again and put a whole one in its place.
-            shutil.rmtree(folder, ignore_errors=True)
+            # Half deleted or damaged from outside.
+            pass
+        shutil.rmtree(folder, ignore_errors=True)
     index = parse()
+    if any(fault.kind in MISSING for fault in index.faults):
+        return index
+    if images is not None:
+        index = replace(index, images=image_state(images(index)))
     try:
         store(index, folder)
         return load(folder)
     except OSError:
         return index
+
+
+def file_state(files: Iterable[Path]) -> str:
+    """A hash of path, size and times of these files or folders; of a few files, of their content too.
+
+    Times alone miss what happens within one tick of the clock. Of a large file, blocks all over it are read.
+    """
+    files = list(files)
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            stat = file.stat()
+            digest.update(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0".encode())
+            if len(files) <= FEW_FILES and S_ISREG(stat.st_mode):
+                with open(file, "rb") as stream:
+                    for place in range(0, stat.st_size, max(BLOCK, stat.st_size // BLOCKS)):
+                        stream.seek(place)
+                        digest.update(stream.read(BLOCK))
+        except OSError as error:
+            raise DatasetError(f"cannot be read: {error.strerror}", file=file) from error
+    return digest.hexdigest()
+
+
+def image_paths(index: Index, folder: Path) -> list[str]:
+    """The image files of an index whose names are relative to a folder."""
+    return [os.path.join(folder, name) for name in index.annotations.image_files.tolist()]
+
+
+def image_state(files: Iterable[str]) -> str:
+    """A hash of sizes and times of image files; one that is not there counts as such."""
+    numbers = array("q")
+    for file in files:
+        try:
+            stat = os.stat(file)
+            numbers.extend((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+        except (OSError, ValueError):
+            numbers.extend((-1, -1, -1))
+    return hashlib.sha256(numbers).hexdigest()
 
 
 def store(index: Index, folder: Path) -> None:
@@ -532,6 +591,7 @@ def store(index: Index, folder: Path) -> None:
             "classes": index.classes,
             "category_ids": index.category_ids,
             "fingerprint": index.fingerprint,
+            "images": index.images,
             "faults": [[getattr(fault, f.name) for f in fields(fault)] for fault in index.faults],
         }
         (work / "index.json").write_text(json.dumps(about), encoding="utf-8")
@@ -571,6 +631,7 @@ def load(folder: Path) -> Index:
         classes=tuple(about["classes"]),
         category_ids=tuple(about["category_ids"]),
         fingerprint=about["fingerprint"],
+        images=about["images"],
         faults=tuple(Fault(*values) for values in about["faults"]),
         folder=folder,
     )

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import warnings
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_faults, with_classes, with_present_images
 from .errors import DatasetError, DatasetWarning, Fault
-from .index import Builder, Index, cached
+from .index import Builder, Index, cached, image_paths
 from .masks import area, bounding_box, check_polygons, check_rle, encode, encode_polygons
 from .reading import image_header
 
@@ -209,7 +210,12 @@ class ListedDataset(IndexedDataset):
         sources = parts[chosen]
         folder = root if root.is_dir() else root.parent
         settings = (self.layout, str(folder.resolve()), chosen, self.state(root, sources))
-        index = cached([root] if root.is_file() else [], settings, lambda: self.read(root, sources).index())
+        index = cached(
+            [root] if root.is_file() else [],
+            settings,
+            lambda: self.read(root, sources).index(),
+            partial(self.looked_at, folder),
+        )
         index = with_classes(settle_faults(index, on_fault, root), classes, root)
         if self.has_files:
             index = with_present_images(index, folder, on_fault)
@@ -230,6 +236,11 @@ class ListedDataset(IndexedDataset):
         raise NotImplementedError
 
     @classmethod
+    def looked_at(cls, folder: Path, index: Index) -> Iterable[str]:
+        """The image files whose sizes were read, which ``state`` does not cover."""
+        return image_paths(index, folder)
+
+    @classmethod
     def notices(cls, root: Path, sources: Any) -> list[str]:
         """What is said whenever a split is opened: what was not told, and what is left out."""
         return []
@@ -241,23 +252,25 @@ class ListedDataset(IndexedDataset):
 
 
 def folder_state(folders: Iterable[Path]) -> str:
-    """A hash of names, sizes and times of all files directly in these folders."""
+    """A hash of names, sizes and times of all files directly in these folders.
+
+    Names are taken in the folder's own order, which stays while nothing changes.
+    """
     digest = hashlib.sha256()
     for folder in folders:
+        names, numbers = [str(folder)], array("q")
         with os.scandir(folder) as entries:
-            stats = {entry.name: entry.stat() for entry in entries if entry.is_file()}
-        lines = [f"{name}\0{stats[name].st_size}\0{stats[name].st_mtime_ns}" for name in sorted(stats)]
+            for entry in entries:
+                try:
+                    stat = entry.stat()
+                except OSError:
+                    # A link to nowhere.
+                    continue
+                names.append(entry.name)
+                numbers.extend((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
         # Names need not be valid text.
-        digest.update("\0".join([str(folder), *lines]).encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-def file_state(files: Iterable[Path]) -> str:
-    """A hash of names, sizes and times of these files."""
-    digest = hashlib.sha256()
-    for file in files:
-        stat = file.stat()
-        digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        digest.update("\0".join(names).encode(errors="surrogateescape"))
+        digest.update(numbers)
     return digest.hexdigest()
 
 

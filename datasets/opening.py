@@ -83,7 +83,10 @@ def _voc(source: Path) -> bool:
 def _yolo(source: Path) -> bool:
     if source.is_file():
         return source.suffix in (".yaml", ".yml", ".data")
-    return _lists("yolo")(source)
+    from .yolo import description
+
+    # Its splits are found once, when it is opened.
+    return description(source) is not None or _lists("yolo")(source)
 
 
 # From the most particular to the least; the first that fits is taken.

@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +26,8 @@ import numpy as np
 from PIL import Image
 
 from .errors import DatasetError
-from .listing import ListedDataset, Listing, by_split_folder, file_state, in_order, split_of_file
+from .index import Index, file_state
+from .listing import ListedDataset, Listing, by_split_folder, in_order, split_of_file
 from .reading import decode_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -45,6 +46,10 @@ class PackedDataset(ListedDataset):
     @classmethod
     def state(cls, root: Path, sources: Any) -> str:
         return file_state(sources)
+
+    @classmethod
+    def looked_at(cls, folder: Path, index: Index) -> Iterable[str]:
+        return ()
 
     def pixels(self, index: int, size: tuple[int, int] | None) -> np.ndarray:
         """(H, W, 3) uint8 RGB of an image."""
@@ -157,6 +162,13 @@ class Parquet(PackedDataset):
 
     layout: ClassVar[str] = "parquet"
     pattern: ClassVar[str] = "*.parquet"
+
+    @classmethod
+    def looked_at(cls, folder: Path, index: Index) -> Iterable[str]:
+        # A row may name a file beside its table.
+        named = (name.partition("::") for name in index.annotations.image_files.tolist())
+        outside = ((shard, member.partition("@")[2]) for shard, _, member in named)
+        return (str((folder / shard).parent / path) for shard, path in outside if path)
 
     @classmethod
     def read(cls, root: Path, sources: Any) -> Listing:

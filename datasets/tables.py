@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .errors import DatasetError
+from .index import file_state
 from .listing import (
     IMAGE_SUFFIXES,
     SPLIT_FOLDERS,
     ListedDataset,
     Listing,
-    file_state,
     find_image,
     in_order,
     of_other_split,

@@ -38,7 +38,7 @@ from .adapter import (
 )
 from .combining import Concatenation, concat
 from .errors import DatasetError, Fault
-from .index import Builder, Index, cached
+from .index import Builder, Index, cached, image_paths
 from .listing import by_split_folder
 from .reading import image_header
 
@@ -103,8 +103,13 @@ class Voc(IndexedDataset):
             folders = [folder for folder in folders if (folder / "ImageSets" / "Main" / f"{split}.txt").is_file()]
         files = [file for folder in folders for file in sorted(annotations_of(folder).glob("*.xml"))]  # type: ignore[union-attr]
         repair = on_fault == "repair"
+        # Images are named relative to the root, and by what is there.
+        places = sorted({place for parent in {file.parent for file in files} for place in _image_folders(parent)})
         index = cached(
-            [*{file.parent for file in files}, *files], ("voc", repair), lambda: read_xml(root, files, repair=repair)
+            [*places, *files],
+            ("voc", repair, str(root.resolve())),
+            lambda: read_xml(root, files, repair=repair),
+            lambda index: image_paths(index, root),
         )
         if split is not None:
             index = with_images(index, _listed(index, root, folders, split))

@@ -27,7 +27,7 @@ import numpy as np
 
 from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_faults, with_present_images
 from .errors import DatasetError, Fault
-from .index import Builder, Index, cached
+from .index import Builder, Index, cached, image_paths
 from .reading import image_header, read_bytes
 from .voc import parse_xml, read_object
 
@@ -64,13 +64,14 @@ class WiderFace(IndexedDataset):
         photos = folder / f"WIDER_{split.split('_')[0]}"
         is_xml = source.is_dir()
         files = sorted(source.glob("*.xml")) if is_xml else [source]
-        # Sizes come from the images, so the columns are those of the images that were there.
-        present = sum(1 for _ in photos.rglob("*.jpg"))
-        settings = ("wider_face", str(photos), present, on_fault == "repair")
-        if is_xml:
-            index = cached([source, *files], settings, lambda: read_xml(folder, files, repair=on_fault == "repair"))
-        else:
-            index = cached(files, settings, lambda: read_list(folder, source, photos / "images"))
+        repair = on_fault == "repair"
+        index = cached(
+            [source, *files] if is_xml else files,
+            ("wider_face", str(folder.resolve()), repair),
+            lambda: read_xml(folder, files, repair=repair) if is_xml else read_list(folder, source, photos / "images"),
+            # Sizes come from the images.
+            lambda index: image_paths(index, folder),
+        )
         index = with_present_images(settle_faults(index, on_fault, source), folder, on_fault)
         super().__init__(index=index, image_root=folder, splits=splits)
 

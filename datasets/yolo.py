@@ -16,20 +16,21 @@ Format: https://docs.ultralytics.com/datasets/detect/
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from .errors import DatasetError
+from .index import Index
 from .listing import (
     IMAGE_SUFFIXES,
     SPLIT_FOLDERS,
     ListedDataset,
     Listing,
     by_split_folder,
-    file_state,
     folder_state,
     images_in,
     in_order,
@@ -81,13 +82,16 @@ class Yolo(ListedDataset):
     @classmethod
     def state(cls, root: Path, sources: Part) -> str:
         read = (sources, *sources.others)
-        folders = [folder for part in read for folder in part.folders]
+        folders = [folder for part in read for folder in (*part.folders, *{file.parent: 0 for file in part.files})]
         folders += [labels_folder(folder) for folder in folders]
         present = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
-        described = [] if sources.description is None else [sources.description]
-        listed = [file for part in read for file in (*part.files, *label_files(part.files))]
-        files = [file for file in (*described, *listed) if file.is_file()]
-        return f"{sources.names}{sources.key_points}{folder_state(present)}{file_state(files)}"
+        listed = hashlib.sha256(repr([part.files for part in read]).encode(errors="surrogateescape")).hexdigest()
+        return f"{sources.names}{sources.key_points}{listed}{folder_state(present)}"
+
+    @classmethod
+    def looked_at(cls, folder: Path, index: Index) -> Iterable[str]:
+        # All of them are in folders that ``state`` covers.
+        return ()
 
     @classmethod
     def notices(cls, root: Path, sources: Part) -> list[str]:
@@ -242,9 +246,17 @@ def _image_folders(place: Path) -> list[Path]:
     """The folders with images at or below a place; an ``images`` folder before all others."""
     if (place / "images").is_dir() and not _has_images(place):
         place = place / "images"
-    # Folders alone: there may be a hundred thousand files.
-    below = (Path(parent, name) for parent, names, _ in os.walk(place) for name in names)
-    return [folder for folder in (place, *sorted(below)) if _has_images(folder)] or [place]
+    return [folder for folder in sorted(_folders(place)) if _has_images(folder)] or [place]
+
+
+def _folders(place: Path) -> Iterator[Path]:
+    """A folder and all below it, without collecting their files: there may be a hundred thousand."""
+    yield place
+    with os.scandir(place) as entries:
+        inner = [entry for entry in entries if entry.is_dir()]
+    for entry in inner:
+        # Links may lead back up.
+        yield from [Path(entry.path)] if entry.is_symlink() else _folders(Path(entry.path))
 
 
 def _listed(file: Path) -> list[Path]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import re
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -707,6 +710,57 @@ def test_a_changed_file_is_read_again(tmp_path):
     # Another image under the same name has another size.
     (tmp_path / "images" / "d.png").write_bytes(encoded("a"))
     assert tuple(columns_of(sdk.open(tmp_path)).image_sizes[3]) == SIZES["a"]
+
+
+def voc_without_sizes(root: Path) -> None:
+    write_voc_images(root)
+    for file in (root / "annotations").glob("*.xml"):
+        file.write_text(re.sub("<size>.*</size>", "", file.read_text()))
+
+
+@pytest.mark.parametrize(
+    "write_it", [write_csv_corners, write_via, write_image_folder, write_yolo_lists, voc_without_sizes]
+)
+def test_a_cache_older_than_an_image_is_not_used(tmp_path, write_it):
+    write_it(tmp_path)
+    image = next(tmp_path.rglob("a.png"))
+    image.write_bytes(encoded("a", ".bmp"))
+    assert [60, 80] in columns_of(sdk.open(tmp_path)).image_sizes.tolist()
+    stat = image.stat()
+    turned = cv2.imencode(".bmp", np.ascontiguousarray(np.rot90(pixels("a"))))[1].tobytes()
+    # As many bytes and the same time, as an archive that is unpacked once more may bring.
+    assert len(turned) == stat.st_size
+    image.write_bytes(turned)
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert [80, 60] in columns_of(sdk.open(tmp_path)).image_sizes.tolist()
+
+
+def test_a_cache_made_under_another_root_is_not_used(tmp_path):
+    write_devkit(tmp_path)
+    for root in (tmp_path, tmp_path / "VOCdevkit", tmp_path / "VOCdevkit" / "VOC2012"):
+        dataset = sdk.open(root)
+        assert dataset.path(0).is_file()
+        assert dataset[0].image.shape[:2] == SIZES["a"]
+    # The same files at another place.
+    shutil.copytree(tmp_path / "VOCdevkit", tmp_path / "copy" / "VOCdevkit")
+    assert (tmp_path / "copy") in sdk.open(tmp_path / "copy").path(0).parents
+    # And another dataset at the same place, with the sizes and times of the first.
+    file = tmp_path / "VOCdevkit" / "VOC2012" / "Annotations" / "a.xml"
+    stat = file.stat()
+    file.write_text(file.read_text().replace("dog", "cow"))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert objects_of(sdk.open(tmp_path))["a"][0][1] == "cow"
+
+
+def test_an_image_that_was_missing_is_found_when_it_is_there(tmp_path):
+    for write_it, folder in ((write_csv_corners, "csv"), (write_labelme, "labelme"), (write_voc_images, "voc")):
+        write_it(tmp_path / folder)
+        image = next((tmp_path / folder).rglob("a.png"))
+        image.unlink()
+        with pytest.warns(DatasetWarning, match="missing"):
+            assert len(sdk.open(tmp_path / folder, on_fault="skip")) == 3
+        image.with_suffix(".bmp").write_bytes(encoded("a", ".bmp"))
+        assert len(sdk.open(tmp_path / folder, on_fault="skip")) == 4
 
 
 def test_what_is_not_recognized_is_told(tmp_path):
