@@ -66,7 +66,7 @@ def test_formula(kind):
 
 
 # The weight of CIoU's last term is a constant of the gradient, so that this is not the derivative of the loss.
-@pytest.mark.parametrize("kind", FORMULAS.keys() - {"ciou"})
+@pytest.mark.parametrize("kind", [kind for kind in FORMULAS if kind != "ciou"])
 def test_gradient(kind):
     loss, _ = FORMULAS[kind]
     pred, target = PRED[2:12].double().requires_grad_(True), TARGET[2:12].double()
