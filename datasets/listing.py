@@ -193,7 +193,8 @@ class ListedDataset(IndexedDataset):
         classes: Sequence[str] | None = None,
         on_fault: OnFault = "raise",
     ) -> None:
-        root = Path(root)
+        # Absolute, for what is read names files both below the root and by whole paths.
+        root = Path(root).absolute()
         if not root.exists():
             raise DatasetError("dataset is missing", file=root)
         parts = self.parts(root)

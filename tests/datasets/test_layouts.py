@@ -470,11 +470,22 @@ SPLIT = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_layout_without_splits(tmp_path, name):
+def test_a_layout_without_splits(tmp_path, monkeypatch, name):
     WHOLE[name](tmp_path / "own")
-    dataset = sdk.open(str(tmp_path / "own"))
+    assert_same(sdk.open(str(tmp_path / "own")), reference(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    dataset = sdk.open("own")
     assert set(dataset.classes) <= set(CLASSES)
     assert_same(dataset, reference(tmp_path))
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_a_path_below_the_working_folder(tmp_path, monkeypatch, name):
+    SPLIT[name](tmp_path / "data" / "own")
+    monkeypatch.chdir(tmp_path)
+    assert_same(sdk.open("data/own").train, reference(tmp_path, "ab"))
+    monkeypatch.chdir("data")
+    assert_same(sdk.open("own").val, reference(tmp_path / "val", "cd"))
 
 
 @pytest.mark.parametrize("name", SPLIT)
