@@ -149,13 +149,18 @@ class Bottleneck(nn.Module):
 
 
 def shortcut(
-    in_channels: int, out_channels: int, stride: int, options: BlockOptions, average: bool = False
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    options: BlockOptions,
+    average: bool = False,
+    always: bool = False,
 ) -> nn.Module | None:
-    """What makes the shortcut fit the block's output; none where it fits as it is.
+    """What makes the shortcut fit the block's output; none where it fits as it is, unless ``always``.
 
     average: pool before a 1 x 1 convolution of stride 1 (ResNet-D).
     """
-    if stride == 1 and in_channels == out_channels:
+    if stride == 1 and in_channels == out_channels and not always:
         return None
     layers: list[nn.Module] = []
     if average:
@@ -176,6 +181,7 @@ def residual_stage(
     dilation: int,
     options: BlockOptions,
     average_shortcut: bool = False,
+    project_shortcut: bool = False,
     first_dilation: int | None = None,
 ) -> nn.Sequential:
     """A row of blocks, of which the first changes resolution and channels."""
@@ -186,7 +192,7 @@ def residual_stage(
             channels,
             stride=stride,
             dilation=dilation if first_dilation is None else first_dilation,
-            downsample=shortcut(in_channels, out_channels, stride, options, average_shortcut),
+            downsample=shortcut(in_channels, out_channels, stride, options, average_shortcut, project_shortcut),
             options=options,
         )
     ]
@@ -297,7 +303,8 @@ class ResNet(StagedBackbone):
     and so many stages are not trained (0: the stem only, -1: all is trained). norm_eval: batch normalization uses
     its running statistics while training. deform and plugins: what stands in chosen stages. block: another block
     in place of the depth's own, with the same arguments. stage_blocks and base_channels: other sizes than the
-    depth's own. ``out_channels`` lists the channels of the outputs.
+    depth's own. project_shortcut: the first shortcut of every stage is a convolution, also where it would fit without
+    (PaddleDetection's ResNet-vd). ``out_channels`` lists the channels of the outputs.
     """
 
     def __init__(
@@ -316,6 +323,7 @@ class ResNet(StagedBackbone):
         out_stages: Sequence[int] = (0, 1, 2, 3),
         deep_stem_channels: int | None = None,
         average_shortcut: bool = False,
+        project_shortcut: bool = False,
         block: Callable[..., nn.Module] | None = None,
         stage_blocks: Sequence[int] | None = None,
         base_channels: int = CHANNELS,
@@ -356,6 +364,7 @@ class ResNet(StagedBackbone):
                 dilation=dilation,
                 options=options,
                 average_shortcut=average_shortcut,
+                project_shortcut=project_shortcut,
             )
             channels = base_channels * 2**index * expansion
             self.add_stage(stage)

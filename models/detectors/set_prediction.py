@@ -6,7 +6,7 @@ Shape letters: B images, D predictions made one after another, Q queries, C clas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.profiler import record_function
 from ..boxes import cxcywh_to_xyxy, to_output_frame
 from ..settings import SetTest
 from ..structures import Detections, ImageBatch, Targets
+from ..transformer.denoising import NoisyObjects
 from ..transformer.positions import padding_mask
 from .base import Detector, full_precision
 
@@ -54,13 +55,13 @@ class SetDetector(Detector):
         self.backbone, self.neck, self.bbox_head, self.test = backbone, neck, bbox_head, test
         self.num_classes = bbox_head.num_classes
 
-    def outputs(self, images: ImageBatch) -> tuple[SetOutputs, ...]:
-        """The head's raw outputs, in float32."""
+    def outputs(self, images: ImageBatch, *given: Any) -> tuple[SetOutputs, ...]:
+        """The head's raw outputs, in float32; ``given``: what else it reads."""
         features = self.backbone(images.pixels)
         if self.neck is not None:
             features = self.neck(features)
         padding = padding_mask(images.sizes, images.padded_size, images.pixels.device)
-        return tuple(SetOutputs(*full_precision(tuple(one))) for one in self.bbox_head(features, padding))
+        return tuple(SetOutputs(*full_precision(tuple(one))) for one in self.bbox_head(features, padding, *given))
 
     def forward(self, images: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
         outputs = self.outputs(images)
@@ -69,6 +70,46 @@ class SetDetector(Detector):
 
     def predict(self, images: ImageBatch) -> list[Detections]:
         return self.bbox_head.predict(self.outputs(images), images, self.test)
+
+
+class DenoisingHead(SetHead):
+    """The contract of a head that in training also repairs noisy objects (Li et al., "DN-DETR")."""
+
+    def noisy(self, images: ImageBatch, targets: Sequence[Targets]) -> NoisyObjects | None:
+        """Objects with noise; none where there are no objects."""
+        raise NotImplementedError
+
+    def forward(
+        self, features: Sequence[Tensor], padding: Tensor, noisy: NoisyObjects | None = None
+    ) -> tuple[SetOutputs, ...]:
+        raise NotImplementedError
+
+    def loss(
+        self,
+        outputs: tuple[SetOutputs, ...],
+        images: ImageBatch,
+        targets: Sequence[Targets],
+        noisy: NoisyObjects | None = None,
+    ) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
+class DenoisingDetector(SetDetector):
+    """A detector whose head in training also repairs noisy objects."""
+
+    bbox_head: DenoisingHead
+
+    def forward(self, images: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        noisy = self.bbox_head.noisy(images, targets)
+        outputs = self.outputs(images, noisy)
+        with record_function("losses"):
+            return self.bbox_head.loss(outputs, images, targets, noisy)
+
+
+def frame_factors(images: ImageBatch) -> Tensor:
+    """(B, 4) width, height, width, height of the batch: what shares are multiplied by where padding counts."""
+    height, width = images.padded_size
+    return torch.tensor((width, height) * 2, dtype=torch.float32, device=images.pixels.device).repeat(len(images), 1)
 
 
 def size_factors(images: ImageBatch) -> Tensor:
@@ -93,12 +134,20 @@ def boxes_in_pixels(shares: Tensor, sizes: Tensor) -> Tensor:
 
 
 def answers(
-    shares: Tensor, query: Tensor, scores: Tensor, labels: Tensor, images: ImageBatch, test: SetTest
+    shares: Tensor,
+    query: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    images: ImageBatch,
+    test: SetTest,
+    frame: Tensor | None = None,
 ) -> list[Detections]:
     """Detections from what the chosen queries say, cut to the images.
 
     shares: (B, Q, 4) boxes of all queries as centre and size in 0..1. query, scores, labels: (B, N), best first.
+    frame: (B, 4) pixels that are 1; the images' own sizes where not given.
     """
     sizes = size_factors(images)
-    boxes = torch.minimum(boxes_in_pixels(shares, sizes).clamp(min=0), sizes[:, None])
+    boxes = boxes_in_pixels(shares, sizes if frame is None else frame)
+    boxes = torch.minimum(boxes.clamp(min=0), sizes[:, None])
     return set_detections(boxes.gather(1, query[..., None].expand(-1, -1, 4)), scores, labels, images, test)

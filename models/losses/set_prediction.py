@@ -9,41 +9,48 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ...ops.overlaps import elementwise_iou
 from ..assigners.base import BACKGROUND
 from ..assigners.hungarian import HungarianMatcher
 from ..distributed import mean_count
 from ..structures import Targets
-from .classification import FocalLoss
+from .classification import FocalLoss, one_hot_targets
 from .iou import GIoULoss
-from .regression import L1Loss
 
 
 @dataclass(frozen=True)
 class SetLoss:
     """Losses of predicted sets, each query with the object that the matcher gives it (DETR, equation 2).
 
-    class_loss: from (B Q, C) logits and (B Q,) labels in 0..K, where K is no object, to a scalar. Box losses are
-    divided by the number of objects, averaged over processes; absolute differences are of the numbers that the
-    matcher compares.
+    class_loss: from (B Q, C) logits, (B Q,) labels in 0..K, where K is no object, and (B Q,) IoU of each query's box
+    with its object, 0 where it has none, to a scalar. Box losses are divided by the number of objects, averaged over
+    processes; absolute differences are of the numbers that the matcher compares.
     """
 
     matcher: HungarianMatcher
-    class_loss: Callable[[Tensor, Tensor], Tensor]
+    class_loss: Callable[[Tensor, Tensor, Tensor], Tensor]
     num_classes: int
-    box_loss: L1Loss = field(default_factory=lambda: L1Loss(weight=5.0))
+    box_weight: float = 5.0
     iou_loss: GIoULoss = field(default_factory=lambda: GIoULoss(weight=2.0))
 
     def __call__(
-        self, logits: Tensor, boxes: Tensor, sizes: Tensor, targets: Sequence[Targets], prefixes: Sequence[str]
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        sizes: Tensor,
+        targets: Sequence[Targets],
+        prefixes: Sequence[str],
+        known: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Loss terms of D predictions, each matched on its own and named with its own prefix.
 
         logits: (D, B, Q, C). boxes: (D, B, Q, 4) xyxy in batch pixels. sizes: (B, 4) width, height, width, height of
-        each image.
+        each image. known: (B, Q) index of each query's object where nothing is to be matched.
         """
-        matched = self.matcher(logits, boxes, sizes, targets)
+        matched = self.matcher(logits, boxes, sizes, targets) if known is None else known.expand(len(logits), -1, -1)
         losses = {}
         for depth, prefix in enumerate(prefixes):
             terms = self.one(logits[depth], boxes[depth], sizes, targets, matched[depth])
@@ -62,12 +69,14 @@ class SetLoss:
         labels[image, query] = torch.cat([target.labels for target in targets])[objects]
         wanted = torch.cat([target.boxes for target in targets])[objects]
         pred, size = boxes[image, query], sizes[image]
+        quality = boxes.new_zeros(matched.shape)
+        quality[image, query] = elementwise_iou(pred.detach(), wanted).to(quality.dtype)
         count = mean_count(len(wanted), boxes.device)
         shape = self.matcher.shape
         return {
-            "loss_cls": self.class_loss(logits.flatten(0, 1), labels.flatten()),
-            "loss_bbox": self.box_loss(shape(pred / size), shape(wanted / size), None, count),
-            "loss_iou": self.iou_loss(pred, wanted, None, count),
+            "loss_cls": self.class_loss(logits.flatten(0, 1), labels.flatten(), quality.flatten()),
+            "loss_bbox": self.box_weight * (shape(pred / size) - shape(wanted / size)).abs().sum() / count,
+            "loss_iou": self.iou_loss.each(pred, wanted).sum() / count,
         }
 
 
@@ -77,7 +86,19 @@ def layer_prefixes(depth: int) -> list[str]:
     return [f"d{layer}." for layer in range(depth - 1)] + [""]
 
 
-def focal_set_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def focal_set_loss(logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
     """Focal loss of (N, K) logits and (N,) labels in 0..K, K for no object, divided by the number of objects."""
     count = mean_count((labels < logits.shape[1]).sum(), logits.device)
     return FocalLoss(weight=2.0)(logits, labels, None, count)
+
+
+def varifocal_set_loss(
+    logits: Tensor, labels: Tensor, quality: Tensor, alpha: float = 0.75, gamma: float = 2.0
+) -> Tensor:
+    """Cross-entropy of (N, K) logits with the box's IoU at an object's class (RT-DETR, section 4.3), where it weighs
+    as much as the IoU; elsewhere ``alpha * score ** gamma``. Divided by the number of objects."""
+    count = mean_count((labels < logits.shape[1]).sum(), logits.device)
+    one_hot = one_hot_targets(labels, logits.shape[1], logits.dtype)
+    wanted = quality[:, None].to(logits.dtype) * one_hot
+    weight = alpha * logits.detach().sigmoid() ** gamma * (1 - one_hot) + wanted
+    return F.binary_cross_entropy_with_logits(logits, wanted, weight, reduction="sum") / count

@@ -35,42 +35,12 @@ from ..layers import GN
 from ..layers.init import bias_for_prior
 from ..losses.set_prediction import SetLoss, focal_set_loss, layer_prefixes
 from ..necks.channel_mapper import ChannelMapper
-from ..priors import grid_points
 from ..settings import SetTest
 from ..structures import Detections, ImageBatch, Targets
-from ..transformer.attention import DeformableAttention, Levels, Memory
+from ..transformer.attention import DeformableAttention, Memory
 from ..transformer.layers import DecoderLayer, Encoder, EncoderLayer, init_transformer
 from ..transformer.positions import resized_mask, sine_embedding, sine_positions
-
-
-def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """The logit of values in 0..1, which are kept ``eps`` away from both ends."""
-    return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()
-
-
-def shifted(codes: Tensor, reference: Tensor) -> Tensor:
-    """(..., 4) codes relative to (..., 2) points or (..., 4) boxes, both in 0..1, to boxes in 0..1 (appendix A.3)."""
-    anchor = inverse_sigmoid(reference)
-    if anchor.shape[-1] == 2:
-        return torch.cat((codes[..., :2] + anchor, codes[..., 2:]), dim=-1).sigmoid()
-    return (codes + anchor).sigmoid()
-
-
-def lay_out(masks: Sequence[Tensor]) -> tuple[Levels, Tensor]:
-    """From the (B, H, W) padding of each level how they lie in a memory, and where each place lies in the image.
-
-    Returns the levels and (B, S, 2) x and y, 0..1 of the image inside the padding.
-    """
-    device = masks[0].device
-    sizes = tuple((int(mask.shape[1]), int(mask.shape[2])) for mask in masks)
-    starts = [sum(h * w for h, w in sizes[:level]) for level in range(len(sizes))]
-    valid, places = [], []
-    for mask, (height, width) in zip(masks, sizes):
-        inside = torch.stack(((~mask[:, 0]).sum(dim=1), (~mask[:, :, 0]).sum(dim=1)), dim=1)
-        valid.append(inside / inside.new_tensor((width, height)))
-        places.append(grid_points((height, width), 1, device, offset=0.5) / inside[:, None])
-    shapes, first = torch.tensor(sizes, device=device), torch.tensor(starts, device=device)
-    return Levels(sizes, shapes, first, torch.stack(valid, dim=1)), torch.cat(places, dim=1)
+from ..transformer.references import lay_out, proposal_boxes, shifted
 
 
 class DeformableTransformer(nn.Module):
@@ -131,17 +101,7 @@ class DeformableTransformer(nn.Module):
         there whose size grows with the level; infinite where the place is padding or too close to an edge."""
         if memory.levels is None:
             raise ValueError("proposals: the memory needs levels")
-        sizes = torch.cat(
-            [
-                places.new_full((height * width,), 0.05 * 2**level)
-                for level, (height, width) in enumerate(memory.levels.sizes)
-            ]
-        )
-        anchors = torch.cat((places, sizes[None, :, None].expand(len(places), -1, 2)), dim=-1)
-        usable = ((anchors > 0.01) & (anchors < 0.99)).all(dim=-1, keepdim=True)
-        if memory.padding is not None:
-            usable = usable & ~memory.padding[..., None]
-        anchors = torch.where(usable, (anchors / (1 - anchors)).log(), torch.inf)
+        anchors, usable = proposal_boxes(memory.levels, places, memory.padding)
         return self.enc_output_norm(self.enc_output(memory.values.masked_fill(~usable, 0))), anchors
 
     def queries_at(self, boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -77,7 +77,7 @@ class Transformer(nn.Module):
         return self.decoder(torch.zeros_like(query_pos), query_pos, memory)
 
 
-def no_object_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def no_object_cross_entropy(logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
     """Mean cross-entropy of (N, K + 1) logits and (N,) labels in 0..K, in which no object, K, weighs little."""
     weight = torch.where(labels == logits.shape[1] - 1, NO_OBJECT_WEIGHT, 1.0)
     return CrossEntropy()(logits, labels, weight, weight.sum().clamp(min=1))

@@ -33,13 +33,26 @@ class Memory:
     """What queries attend to.
 
     values: (B, S, C). positions: (B, S, C) that are added to the values where these serve as keys, or none.
-    padding: (B, S) bool, true at places outside the image, or none. levels: where places come from, or none.
+    padding: (B, S) bool, true at places outside the image, or none. levels: where places come from, or none. hidden:
+    (Q, S) bool, true at places that a query may not see, or none.
     """
 
     values: Tensor
     positions: Tensor | None = None
     padding: Tensor | None = None
     levels: Levels | None = None
+    hidden: Tensor | None = None
+
+
+def single_or_double(x: Tensor) -> Tensor:
+    """Half precision as float32, in which coordinates are computed; anything else as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def cell_centres(locations: Tensor, sizes: Tensor) -> Tensor:
+    """(..., 2) x and y in 0..1 to the centre of the nearest place of a map of ``sizes`` (width, height)."""
+    cells = (locations.detach() * sizes + 0.5).long()
+    return (torch.minimum(cells.clamp(min=0), sizes - 1) + 0.5).to(locations.dtype) / sizes
 
 
 def with_positions(values: Tensor, positions: Tensor | None) -> Tensor:
@@ -49,7 +62,7 @@ def with_positions(values: Tensor, positions: Tensor | None) -> Tensor:
 
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al., "Attention Is All You Need", section 3.2.2) to every place of a memory
-    that is not padding. Runs through ``scaled_dot_product_attention``."""
+    that is neither padding nor hidden. Runs through ``scaled_dot_product_attention``."""
 
     def __init__(self, channels: int = 256, heads: int = 8, dropout: float = 0.0) -> None:
         super().__init__()
@@ -65,24 +78,36 @@ class Attention(nn.Module):
             with_positions(memory.values, memory.positions),
             memory.values,
             key_padding_mask=memory.padding,
+            attn_mask=memory.hidden,
             need_weights=False,
         )
         return self.dropout(out)
 
 
 class DeformableAttention(nn.Module):
-    """Attention to a few places around each query's reference (Zhu et al., "Deformable DETR", section 4.1)."""
+    """Attention to a few places around each query's reference (Zhu et al., "Deformable DETR", section 4.1).
+
+    discrete: the nearest place of a map is read instead of the interpolation between four, as runtimes without
+    bilinear sampling can (RT-DETRv2, section 3.1); the offsets then stay as they are loaded.
+    """
 
     def __init__(
-        self, channels: int = 256, heads: int = 8, levels: int = 4, points: int = 4, dropout: float = 0.1
+        self,
+        channels: int = 256,
+        heads: int = 8,
+        levels: int = 4,
+        points: int = 4,
+        dropout: float = 0.1,
+        discrete: bool = False,
     ) -> None:
         super().__init__()
-        self.heads, self.levels, self.points = heads, levels, points
+        self.heads, self.levels, self.points, self.discrete = heads, levels, points, discrete
         self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
         self.attention_weights = nn.Linear(channels, heads * levels * points)
         self.value_proj = nn.Linear(channels, channels)
         self.output_proj = nn.Linear(channels, channels)
         self.dropout = nn.Dropout(dropout)
+        self.sampling_offsets.requires_grad_(not discrete)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -118,7 +143,7 @@ class DeformableAttention(nn.Module):
         value = value.reshape(batch, places, self.heads, -1)
         query = with_positions(query, query_pos)
         shape = (batch, query.shape[1], self.heads, self.levels, self.points)
-        offsets = self.sampling_offsets(query).reshape(*shape, 2).float()
+        offsets = single_or_double(self.sampling_offsets(query).reshape(*shape, 2))
         weights = self.attention_weights(query).reshape(*shape[:3], -1).softmax(dim=-1).reshape(shape)
         # The image covers only its share of a padded map.
         own = reference[:, :, None] * levels.valid.repeat(1, 1, reference.shape[-1] // 2)[:, None]
@@ -127,5 +152,7 @@ class DeformableAttention(nn.Module):
             locations = own + offsets / levels.shapes.flip(1)[:, None]
         else:
             locations = own[..., :2] + offsets / self.points * own[..., 2:] * 0.5
+        if self.discrete:
+            locations = cell_centres(locations, levels.shapes.flip(1)[:, None])
         out = ms_deform_attn(value, levels.shapes, levels.starts, locations, weights)
         return self.dropout(self.output_proj(out))

@@ -5,21 +5,26 @@ Part names are the published checkpoint keys. Shape letters: B images, Q queries
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor, nn
 
 from .attention import Attention, Memory
 
+Activation = Callable[[], nn.Module]
+"""Makes an activation."""
+RELU: Activation = partial(nn.ReLU, inplace=True)
+
 
 class FeedForward(nn.Module):
-    """Two linear layers with a ReLU between, at every query alone: (..., C) to (..., C), without the shortcut."""
+    """Two linear layers, an activation between, at every query alone: (..., C) to (..., C), without the shortcut."""
 
-    def __init__(self, channels: int, hidden: int, dropout: float = 0.0) -> None:
+    def __init__(self, channels: int, hidden: int, dropout: float = 0.0, activation: Activation = RELU) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout)),
+            nn.Sequential(nn.Linear(channels, hidden), activation(), nn.Dropout(dropout)),
             nn.Linear(hidden, channels),
             nn.Dropout(dropout),
         )
@@ -31,10 +36,18 @@ class FeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     """Attention of a memory to itself, then a feed-forward network, each with shortcut and normalization after."""
 
-    def __init__(self, attention: nn.Module, *, channels: int = 256, hidden: int = 2048, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        attention: nn.Module,
+        *,
+        channels: int = 256,
+        hidden: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = RELU,
+    ) -> None:
         super().__init__()
         self.attentions = nn.ModuleList([attention])
-        self.ffns = nn.ModuleList([FeedForward(channels, hidden, dropout)])
+        self.ffns = nn.ModuleList([FeedForward(channels, hidden, dropout, activation)])
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
 
     def forward(self, memory: Memory, reference: Tensor | None = None) -> Tensor:
@@ -56,10 +69,20 @@ class DecoderLayer(nn.Module):
         self.ffns = nn.ModuleList([FeedForward(channels, hidden, dropout)])
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
 
-    def forward(self, query: Tensor, query_pos: Tensor, memory: Memory, reference: Tensor | None = None) -> Tensor:
-        """(B, Q, C) queries, their positions and references to (B, Q, C)."""
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        memory: Memory,
+        reference: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
+        """(B, Q, C) queries, their positions and references to (B, Q, C).
+
+        hidden: (Q, Q) bool, true where a query (row) may not see another (column).
+        """
         x = query
-        x = self.norms[0](x + self.attentions[0](x, query_pos, Memory(x, query_pos)))
+        x = self.norms[0](x + self.attentions[0](x, query_pos, Memory(x, query_pos, hidden=hidden)))
         x = self.norms[1](x + self.attentions[1](x, query_pos, memory, reference))
         return self.norms[2](x + self.ffns[0](x))
 

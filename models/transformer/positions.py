@@ -36,6 +36,19 @@ def sine_embedding(positions: Tensor, channels: int) -> Tensor:
     return torch.stack((waves[..., 0::2].sin(), waves[..., 1::2].cos()), dim=-1).flatten(-2)
 
 
+def grid_sines(size: tuple[int, int], channels: int, like: Tensor) -> Tensor:
+    """(H W, C) for the places of a map: sines and cosines of the row, then of the column, each counted from 0.
+
+    In the device and dtype of ``like``; computed in float64.
+    """
+    quarter = channels // 4
+    index = torch.arange(quarter, device=like.device, dtype=torch.float64)
+    waves = TEMPERATURE ** -(index / quarter)
+    rows, columns = (torch.arange(length, device=like.device, dtype=torch.float64)[:, None] * waves for length in size)
+    rows, columns = rows[:, None].expand(-1, size[1], -1), columns[None].expand(size[0], -1, -1)
+    return torch.cat((rows.sin(), rows.cos(), columns.sin(), columns.cos()), dim=-1).flatten(0, 1).to(like.dtype)
+
+
 def sine_positions(padding: Tensor, channels: int = 128, offset: float = 0.0) -> Tensor:
     """(B, H, W) bool padding to (B, 2 F, H, W): rows, then columns, as shares of the image in turns of a circle.
 

@@ -17,6 +17,7 @@ from .backbones import FILES, to_backbone
 from .classes import chosen_classes, class_layers, stored_count
 from .download import obtain
 from .errors import WeightsError
+from .huggingface import from_huggingface
 from .layouts import to_current
 from .reading import Checkpoint, read
 
@@ -56,6 +57,7 @@ def load_weights(model: Detector, recipe: Recipe, weights: str | PathLike[str]) 
         if not file.is_file():
             raise WeightsError(f"{address}: no such file; weights are 'published', 'backbone', a file or None")
         checkpoint = read(file)
+        checkpoint = replace(checkpoint, state=from_huggingface(checkpoint.state))
         if any(key.split(".")[0] in PARTS for key in checkpoint.state):
             load_detector(model, recipe, checkpoint, address)
         else:

@@ -1,6 +1,6 @@
 """Small detectors that train from random weights on two CPU cores.
 
-Those named after shapes learn the drawn shapes in a few minutes; ``fcos_tiny`` is for a few hundred photographs.
+Those named after shapes learn the drawn shapes in a few minutes; the others are for a few hundred photographs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import partial
 from ...datasets.transforms import Flip, Preprocessing, Resize, ScaleJitter
 from ..backbones.resnet import ResNet
 from ..dense.towers import tower
+from ..detectors.set_prediction import DenoisingDetector
 from ..detectors.single_stage import SingleStageDetector
 from ..layers import GN
 from ..losses import GIoULoss
@@ -20,7 +21,9 @@ from ..methods.fcos import FCOSHead
 from ..methods.mask_rcnn import mask_rcnn
 from ..methods.retinanet import RetinaHead, retina_anchors
 from ..methods.rpn import RPNHead
+from ..methods.rt_detr import RTDETRHead, rt_detr
 from ..necks.fpn import FPN
+from ..necks.hybrid_encoder import HybridEncoder
 from ..recipe import Optimizer, Recipe, Schedule
 from ..roi.box_head import BoxHead
 from ..roi.mask_head import FCNMaskHead
@@ -73,6 +76,16 @@ def tiny_fcos(num_classes: int, *, base_channels: int, channels: int, depth: int
     )
 
 
+def tiny_rt_detr(num_classes: int, *, base_channels: int, channels: int) -> DenoisingDetector:
+    """RT-DETR with a narrow backbone, a narrow encoder and three narrow layers of the decoder."""
+    narrow = {"channels": channels, "heads": 4, "hidden": 4 * channels}
+    body = partial(small_resnet, base_channels)
+    encoder = partial(HybridEncoder, expansion=0.5, **narrow)
+    return rt_detr(
+        num_classes, backbone=body, encoder=encoder, head=partial(RTDETRHead, queries=100, layers=3, **narrow)
+    )
+
+
 # Few images and random weights: AdamW gets further with them than SGD does, in as many steps.
 ADAMW = Optimizer(kind="adamw", lr=2e-3, weight_decay=0.05, norm_decay_factor=0.0, clip_norm=10.0)
 RETINANET = Recipe(
@@ -86,6 +99,17 @@ RETINANET = Recipe(
     devices=1,
     optimizer=ADAMW,
     schedule=Schedule(epochs=48, warmup_steps=100, decay="cosine", drops=()),
+    ema_decay=0.995,
+)
+FCOS = Recipe(
+    name="fcos_tiny",
+    build=partial(tiny_fcos, base_channels=32, channels=64, depth=2),
+    preprocessing=Preprocessing(size=(320, 240)),
+    train_transforms=(ScaleJitter((320, 240), (0.8, 1.2)), Flip(), Flip(direction="vertical")),
+    images_per_device=4,
+    devices=1,
+    optimizer=replace(ADAMW, lr=1e-3),
+    schedule=Schedule(epochs=36, warmup_steps=60, decay="cosine", drops=()),
     ema_decay=0.995,
 )
 RCNN_PARTS = {
@@ -104,15 +128,6 @@ RECIPES = [
         build=partial(mask_rcnn, **RCNN_PARTS, mask_head=partial(FCNMaskHead, in_channels=32, channels=32, convs=2)),
         needs_masks=True,
     ),
-    Recipe(
-        name="fcos_tiny",
-        build=partial(tiny_fcos, base_channels=32, channels=64, depth=2),
-        preprocessing=Preprocessing(size=(320, 240)),
-        train_transforms=(ScaleJitter((320, 240), (0.8, 1.2)), Flip(), Flip(direction="vertical")),
-        images_per_device=4,
-        devices=1,
-        optimizer=replace(ADAMW, lr=1e-3),
-        schedule=Schedule(epochs=36, warmup_steps=60, decay="cosine", drops=()),
-        ema_decay=0.995,
-    ),
+    FCOS,
+    replace(FCOS, name="rtdetr_tiny", build=partial(tiny_rt_detr, base_channels=32, channels=64)),
 ]

@@ -1,0 +1,188 @@
+"""RT-DETR: Zhao et al., "DETRs Beat YOLOs on Real-time Object Detection", and RT-DETRv2: Lv et al., "RT-DETRv2:
+Improved Baseline with Bag-of-Freebies for Real-Time Detection Transformer".
+
+Deformable DETR's two stages made fast: a hybrid encoder (``necks/hybrid_encoder.py``) in place of attention over all
+maps, queries that start from the encoder's best-scored places, positions of queries computed from their boxes in every
+decoder layer, a class loss that asks for the box's IoU, and noisy objects beside the queries in training. The second
+version differs in training and, as an option, in reading single places of a map (``discrete``).
+
+Padding counts as part of the picture, as in the published models, which see images stretched to a square.
+
+Shape letters: B images, S places of all levels, D decoder layers, Q queries, T noisy queries, C channels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..assigners.hungarian import HungarianMatcher, focal_cost
+from ..backbones.resnet import ResNet
+from ..boxes import xyxy_to_cxcywh
+from ..dense.postprocess import best_pairs
+from ..detectors.set_prediction import (
+    DenoisingDetector,
+    DenoisingHead,
+    SetOutputs,
+    answers,
+    boxes_in_pixels,
+    frame_factors,
+)
+from ..layers import BN, ConvModule
+from ..losses.set_prediction import SetLoss, layer_prefixes, varifocal_set_loss
+from ..necks.hybrid_encoder import HybridEncoder
+from ..settings import SetTest
+from ..structures import Detections, ImageBatch, Targets
+from ..transformer.attention import DeformableAttention, Levels, Memory, single_or_double
+from ..transformer.denoising import Denoising, NoisyObjects
+from ..transformer.layers import DecoderLayer
+from ..transformer.references import inverse_sigmoid, lay_out, proposal_boxes, shifted
+from .deformable_detr import box_branch, class_branch
+
+
+def flattened(features: Sequence[Tensor]) -> tuple[Memory, Tensor]:
+    """(B, C, H, W) maps to a memory without padding, and (B, S, 2) where its places lie."""
+    masks = [x.new_zeros((len(x), *x.shape[2:]), dtype=torch.bool) for x in features]
+    levels, places = lay_out(masks, torch.promote_types(features[0].dtype, torch.float32))
+    return Memory(torch.cat([x.flatten(2) for x in features], dim=2).transpose(1, 2), levels=levels), places
+
+
+class RTDETRHead(DenoisingHead):
+    """Decoder on the encoder's maps. Outputs are the decoder's sets, the encoder's proposals that became queries and,
+    in training, what the decoder made of noisy objects.
+
+    in_channels: of each map. points: sampled places of a map. answer_layer: the decoder layer that answers in
+    prediction; those behind it only serve training. discrete: as of ``DeformableAttention``.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: Sequence[int] = (256, 256, 256),
+        channels: int = 256,
+        queries: int = 300,
+        heads: int = 8,
+        layers: int = 6,
+        points: int = 4,
+        hidden: int = 1024,
+        answer_layer: int | None = None,
+        discrete: bool = False,
+        denoising: Denoising | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.queries = num_classes, queries
+        self.answer_layer = layers - 1 if answer_layer is None else answer_layer
+        self.denoising = denoising or Denoising()
+        self.input_convs = nn.ModuleList(ConvModule(c, channels, 1, norm=BN) for c in in_channels)
+        self.enc_output = nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels))
+        self.enc_cls = class_branch(channels, num_classes)
+        self.enc_reg = box_branch(channels, from_boxes=True)
+        self.denoising_classes = nn.Embedding(num_classes + 1, channels, padding_idx=num_classes)
+        self.query_pos = nn.Sequential(nn.Linear(4, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels))
+        attend = partial(DeformableAttention, channels, heads, len(in_channels), points, dropout=0.0, discrete=discrete)
+        self.decoder = nn.ModuleList(
+            DecoderLayer(attend(), channels=channels, heads=heads, hidden=hidden, dropout=0.0) for _ in range(layers)
+        )
+        self.cls_branches = nn.ModuleList(class_branch(channels, num_classes) for _ in range(layers))
+        self.reg_branches = nn.ModuleList(box_branch(channels, from_boxes=True) for _ in range(layers))
+        matcher = HungarianMatcher(focal_cost, xyxy_to_cxcywh)
+        self.set_loss = SetLoss(matcher, varifocal_set_loss, num_classes)
+        for layer in (*self.enc_output, *self.query_pos):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+
+    def noisy(self, images: ImageBatch, targets: Sequence[Targets]) -> NoisyObjects | None:
+        return self.denoising(targets, frame_factors(images), self.num_classes)
+
+    def forward(
+        self, features: Sequence[Tensor], padding: Tensor, noisy: NoisyObjects | None = None
+    ) -> tuple[SetOutputs, ...]:
+        memory, places = flattened([conv(x) for conv, x in zip(self.input_convs, features, strict=True)])
+        assert memory.levels is not None
+        query, reference, proposed = self.propose(memory, memory.levels, places)
+        if noisy is None:
+            if self.training:
+                # Distributed training waits for a gradient of every parameter.
+                query = query + 0 * self.denoising_classes.weight.sum()
+            return self.decode(query, memory, reference), proposed
+        boxes = inverse_sigmoid(noisy.boxes).sigmoid().to(reference.dtype)
+        both = self.decode(
+            torch.cat((self.denoising_classes(noisy.labels), query), dim=1),
+            memory,
+            torch.cat((boxes, reference), dim=1),
+            noisy.hidden(query.shape[1]),
+        )
+        parts = [(noisy.labels.shape[1], query.shape[1])] * 2
+        (denoised, logits), (repaired, found) = (x.split(part, dim=2) for x, part in zip(both, parts))
+        return SetOutputs(logits, found), proposed, SetOutputs(denoised, repaired)
+
+    def propose(self, memory: Memory, levels: Levels, places: Tensor) -> tuple[Tensor, Tensor, SetOutputs]:
+        """The encoder's best-scored places: (B, Q, C) contents, (B, Q, 4) boxes in 0..1, both without gradient, and
+        the same as a predicted set."""
+        anchors, usable = proposal_boxes(levels, places)
+        features = self.enc_output(memory.values * usable)
+        logits = self.enc_cls(features)
+        best = logits.amax(dim=2).topk(min(self.queries, logits.shape[1]), dim=1).indices[..., None]
+        features, logits, anchors = (
+            x.expand(len(best), -1, -1).gather(1, best.expand(-1, -1, x.shape[2])) for x in (features, logits, anchors)
+        )
+        boxes = (single_or_double(self.enc_reg(features)) + anchors).sigmoid()
+        return features.detach(), boxes.detach(), SetOutputs(logits[None], boxes[None])
+
+    def decode(self, query: Tensor, memory: Memory, reference: Tensor, hidden: Tensor | None = None) -> SetOutputs:
+        """(B, Q, C) queries and their boxes to what every decoder layer predicts; outside training, the last only.
+
+        hidden: (Q, Q) bool, true where a query may not see another.
+        """
+        logits, boxes = [], []
+        layers = list(zip(self.decoder, self.cls_branches, self.reg_branches, strict=True))
+        for layer, classify, regress in layers if self.training else layers[: self.answer_layer + 1]:
+            query = layer(query, self.query_pos(reference.to(query.dtype)), memory, reference, hidden)
+            logits.append(classify(query))
+            boxes.append(shifted(single_or_double(regress(query)), reference))
+            reference = boxes[-1].detach()
+        return SetOutputs(torch.stack(logits), torch.stack(boxes))
+
+    def loss(
+        self,
+        outputs: tuple[SetOutputs, ...],
+        images: ImageBatch,
+        targets: Sequence[Targets],
+        noisy: NoisyObjects | None = None,
+    ) -> dict[str, Tensor]:
+        sizes = frame_factors(images)
+        each = [(out.logits, boxes_in_pixels(out.boxes, sizes), sizes, targets) for out in outputs]
+        names = layer_prefixes(len(outputs[0].logits))
+        losses = self.set_loss(*each[0], names) | self.set_loss(*each[1], ["enc_"])
+        if noisy is not None:
+            losses |= self.set_loss(*each[2], [f"dn_{name}" for name in names], noisy.objects)
+        return losses
+
+    def predict(self, outputs: tuple[SetOutputs, ...], images: ImageBatch, test: SetTest) -> list[Detections]:
+        scores, labels, query = best_pairs(outputs[0].logits[-1].sigmoid(), test.max_per_image)
+        return answers(outputs[0].boxes[-1], query, scores, labels, images, test, frame_factors(images))
+
+
+def rt_detr(
+    num_classes: int,
+    *,
+    backbone: Callable[[], ResNet],
+    encoder: Callable[[Sequence[int]], HybridEncoder] = HybridEncoder,
+    head: Callable[..., RTDETRHead] = RTDETRHead,
+) -> DenoisingDetector:
+    """RT-DETR on a backbone whose last three maps are read.
+
+    encoder: from the channels of these maps. head: from ``num_classes`` and ``in_channels``.
+    """
+    body = backbone()
+    neck = encoder(body.out_channels[-3:])
+    return DenoisingDetector(
+        backbone=body,
+        neck=neck,
+        bbox_head=head(num_classes=num_classes, in_channels=neck.out_channels),
+        test=SetTest(max_per_image=300),
+    )
