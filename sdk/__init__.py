@@ -13,6 +13,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import datasets, evaluators, models, ops
+    from .inference.tiling import Tiles
     from .insight.review import Review
     from .opening import open_dataset as open
     from .results.run import Run
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Review",
     "Run",
+    "Tiles",
     "__version__",
     "check",
     "compare",
@@ -54,6 +56,7 @@ __all__ = [
 _HOMES = {
     "Review": "insight.review",
     "Run": "results.run",
+    "Tiles": "inference.tiling",
     "check": "verbs.check",
     "compare": "verbs.compare",
     "diff": "verbs.diff",

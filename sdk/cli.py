@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .training.options import grouped_options, nearest, sampling_from
+from .training.options import devices_from, grouped_options, nearest, sampling_from
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,8 +70,9 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--by", type=float, default=0.0, help="by more than this (default: 0)")
 
     predict = _verb(verbs, "predict", _predict, "find objects in images")
-    predict.add_argument("images", nargs="+", help="files, folders, and patterns such as 'photos/*/*.jpg'")
-    predict.add_argument("--model", required=True, help=trained)
+    images = "files, folders, and patterns such as 'photos/*/*.jpg'; without --model the last one is the model"
+    predict.add_argument("images", nargs="+", help=images)
+    predict.add_argument("--model", help=trained)
     predict.add_argument(
         "--out",
         help="a new file: COCO results (.json), an image a line (.jsonl), an object a row (.csv, .parquet); "
@@ -86,7 +87,18 @@ def parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--classes", nargs="+", metavar="NAME", help="keep these classes alone")
     predict.add_argument("--batch-size", type=int, default=1)
+    predict.add_argument("--threads", type=int, default=2, help="that read the next images (default: 2)")
     predict.add_argument("--device")
+    predict.add_argument(
+        "--devices", type=devices_from, help="how many, or which as 0,1: a process each; goes on where it was killed"
+    )
+    predict.add_argument(
+        "--tiles",
+        type=float,
+        nargs="+",
+        metavar=("SIZE", "OVERLAP"),
+        help="cut images into tiles of so many pixels a side, which overlap by this share (default: 0.2)",
+    )
     predict.add_argument("--profile", metavar="FOLDER", help="write where the time of an image goes to this folder")
     _views(predict)
 
@@ -313,7 +325,13 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from . import predict
+    from .errors import SdkError
     from .inference.writing import writes_pictures
+
+    if options.model is None:
+        *options.images, options.model = options.images
+        if not options.images:
+            raise SdkError("expected images and a model: sdk predict IMAGES ... MODEL")
 
     # What is looked at is cut; what is scored or read by programs is not.
     looked_at = options.out is None or writes_pictures(options.out)
@@ -327,8 +345,11 @@ def _predict(options: argparse.Namespace) -> int:
         score_threshold=shown if looked_at else options.score_threshold,
         classes=options.classes,
         batch_size=options.batch_size,
+        threads=options.threads,
         device=options.device,
+        devices=options.devices,
         tta=_tta(options),
+        tiles=None if options.tiles is None else tuple([*options.tiles, 0.2][:2]),
         out=options.out,
         draw_threshold=shown,
         profile=options.profile,

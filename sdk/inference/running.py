@@ -31,6 +31,11 @@ def single_device(device: str | None) -> Fabric:
     return Fabric(accelerator=kind, devices=[int(index)] if index else 1)
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_workers(ranks: int = 1) -> int:
     """One process a core that loads images, eight at most, where ``ranks`` trainings share the machine."""
     return max(1, min(8, (os.cpu_count() or 1) // ranks))

@@ -56,8 +56,8 @@ class Source:
         """Why it cannot be read, as data."""
         file, where = None if self.path is None else str(self.path), f"image {self.image_id}"
         if isinstance(error, DatasetError):
-            found = None if error.found is None else str(error.found)
-            return Fault(error.problem, file, where, error.field, found)
+            found, expected = (None if it is None else str(it) for it in (error.found, error.expected))
+            return Fault(error.problem, file, where, error.field, found, expected)
         return Fault(str(error), file, where)
 
 
@@ -107,7 +107,9 @@ def _sources(images: Any, recursive: bool) -> tuple[bool, int | None, Iterable[S
         return _of_path(Path(images), str(images), recursive)
     if isinstance(images, (Tensor, np.ndarray)) and images.ndim == 4:
         return False, len(images), map(Source, images)
-    if isinstance(images, (Tensor, np.ndarray, bytes, bytearray, memoryview)):
+    if isinstance(images, (bytes, bytearray, memoryview)):
+        return True, 1, [Source(bytes(images))]
+    if isinstance(images, (Tensor, np.ndarray)):
         return True, 1, [Source(images)]
     if is_dataset(images) or carries_splits(images):
         dataset = scored_split(images)
@@ -197,8 +199,8 @@ def as_pixels(content: Any, bgr: bool = False) -> np.ndarray:
     """
     if isinstance(content, Path):
         return read_image(content)
-    if isinstance(content, (bytes, bytearray, memoryview)):
-        return decode_image(bytes(content), "bytes")
+    if isinstance(content, bytes):
+        return decode_image(content, "bytes")
     if isinstance(content, Place):
         return _from_array(np.asarray(content.dataset[content.index].image), "array")
     if isinstance(content, np.ndarray):

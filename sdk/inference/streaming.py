@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from typing import Literal, Self
-
-import numpy as np
 
 from ..datasets.errors import Fault
 from ..reports.progress import say
@@ -13,43 +11,27 @@ from .prediction import Prediction
 from .sources import Source
 
 OnBadImage = Literal["raise", "skip"]
-Readable = list[tuple[Source, np.ndarray]]
-Unreadable = list[tuple[Source, Exception]]
 SAID = 5
 """Images left out that are told one by one; all are counted."""
 
 
+def skips(source: Source, on_fault: OnBadImage | None) -> bool:
+    """Whether the others go on where this image cannot be read: by default where it was found in a folder or by a
+    pattern, and not where it was named."""
+    return source.found if on_fault is None else on_fault == "skip"
+
+
 class LeftOut:
-    """Images that could not be read: the first ones are said, all are kept as ``faults``.
+    """Images that could not be read: the first ones are said, all are kept as ``faults``."""
 
-    on_fault: ``skip`` or ``raise``; by default images found in folders are skipped, those that were named are not.
-    """
-
-    def __init__(self, on_fault: OnBadImage | None) -> None:
-        self.on_fault = on_fault
+    def __init__(self) -> None:
         self.faults: list[Fault] = []
 
-    def skips(self, source: Source) -> bool:
-        """Whether the others go on without this image."""
-        return source.found if self.on_fault is None else self.on_fault == "skip"
-
-    def read(self, part: Sequence[Source]) -> tuple[Readable, Unreadable]:
-        """The images of a part that can be read, each (H, W, 3) uint8 RGB, and the others with the reason."""
-        images, bad = [], []
-        for source in part:
-            try:
-                images.append((source, source.pixels()))
-            except (ValueError, OSError) as error:
-                if not self.skips(source):
-                    raise
-                bad.append((source, error))
-        return images, bad
-
-    def add(self, source: Source, error: Exception) -> None:
-        """An image that is left out."""
-        self.faults.append(source.fault(error))
+    def add(self, fault: Fault) -> None:
+        """Why an image is left out."""
+        self.faults.append(fault)
         if len(self.faults) <= SAID:
-            say(f"left out: {error}" if source.path else f"left out: image {source.image_id}: {error}")
+            say(f"left out: {fault.error()}")
 
     def close(self, seen: int) -> None:
         """Says how many of the images ``seen`` were left out."""

@@ -1,6 +1,6 @@
 """Predictions as files, written while they are made.
 
-A file has the ending ``.part`` until all of it is there, and nothing that exists is written over.
+What is written has the ending ``.part`` until all of it is there, and nothing that exists is written over.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import replace
@@ -106,22 +107,48 @@ class Pictures(Writer):
         self._apart.add(prediction.path.parent)
 
 
-class Yolo(Writer):
+class PartWriter(Writer):
+    """Something that is named ``path`` with ``.part`` behind it until it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.part = part_of(path)
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise SdkError(f"{path}: is there already, and nothing is overwritten; give another name")
+        if self.part.exists():
+            raise SdkError(f"{self.part}: was left by another try; remove it, or give another name")
+
+    def close(self, complete: bool) -> None:
+        """Names it where it is whole, else says where it is."""
+        if complete:
+            with named_errors(self.path):
+                os.replace(self.part, self.path)
+                sync_folder(self.path.parent)
+        elif self.images:
+            say(f"stopped: the objects of {self.images:,} images are in {self.part}")
+        else:
+            remove(self.part)
+        super().close(complete)
+
+
+class Yolo(PartWriter):
     """A folder with a text file an image, with a line an object: label, centre x and y, width and height as shares of
     the image, score. Class names lie beside them in ``data.yaml``."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise SdkError(f"{path}: holds something already; nothing is overwritten; expected a new folder")
         self._named = False
+
+    def open(self) -> None:
+        """Makes the unfinished folder."""
+        self.part.mkdir(parents=True)
 
     def write(self, prediction: Prediction) -> None:
         """Writes the file of an image; without objects it is empty."""
         assert prediction.size is not None
         if not self._named and prediction.classes is not None:
             names = [f"  {label}: {json.dumps(n, ensure_ascii=False)}\n" for label, n in enumerate(prediction.classes)]
-            _write_new(self.path / "data.yaml", "names:\n" + "".join(names))
+            _write_new(self.part / "data.yaml", "names:\n" + "".join(names))
         self._named = True
         height, width = prediction.size
         lines = []
@@ -129,21 +156,18 @@ class Yolo(Writer):
             x1, y1, x2, y2 = box
             values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
             lines.append(f"{label} {' '.join(f'{value:.10g}' for value in values)}\n")
-        path = self.path / f"{self._ids.add(_path_of(prediction.image_id))}.txt"
+        path = self.part / f"{self._ids.add(_path_of(prediction.image_id))}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_new(path, "".join(lines))
 
 
-class FileWriter(Writer):
-    """One file, named ``path`` with ``.part`` behind it until it is whole."""
+class FileWriter(PartWriter):
+    """One file."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.part = path.with_name(f"{path.name}.part")
-        if path.exists():
-            raise SdkError(f"{path}: is there already, and nothing is overwritten; give another name")
-        if self.part.exists():
-            raise SdkError(f"{self.part}: was left by another try; remove it, or give another name")
+        if path.is_dir():
+            raise SdkError(f"{path}: is a folder; give another name")
         self.file: IO[bytes]
 
     def open(self) -> None:
@@ -165,20 +189,12 @@ class FileWriter(Writer):
         """Writes what stands at the end of ``file``."""
 
     def close(self, complete: bool) -> None:
-        """Names the file where it is whole, else says where it is."""
+        """As of ``PartWriter``, when all of the file is on the disk."""
         with named_errors(self.part), self.file:
             if complete:
                 self.finish()
             self.file.flush()
             os.fsync(self.file.fileno())
-        if complete:
-            with named_errors(self.path):
-                os.replace(self.part, self.path)
-                sync_folder(self.path.parent)
-        elif self.images:
-            say(f"stopped: the objects of {self.images:,} images are in {self.part}")
-        else:
-            self.part.unlink()
         super().close(complete)
 
 
@@ -307,6 +323,24 @@ FILES = {".json": CocoResults, ".jsonl": JsonLines, ".csv": Csv, ".parquet": Par
 _EXPECTED = "a file that ends in .json (COCO results), .jsonl, .csv or .parquet, or yolo:FOLDER"
 
 
+def path_of(out: str | os.PathLike) -> Path:
+    """Where ``out`` lies on the disk."""
+    return Path(os.fspath(out).removeprefix(YOLO))
+
+
+def part_of(path: Path) -> Path:
+    """What ``path`` is called until it is whole."""
+    return path.with_name(f"{path.name}.part")
+
+
+def remove(path: Path) -> None:
+    """Removes a file or folder, where it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def writer_for(out: str | os.PathLike) -> Writer:
     """What writes to ``out``: a file by its ending, ``yolo:folder``, else a folder of pictures.
 
@@ -314,10 +348,8 @@ def writer_for(out: str | os.PathLike) -> Writer:
         SdkError: when it is there already.
         ImportError: when a package for it is missing.
     """
-    text = os.fspath(out)
-    if text.startswith(YOLO):
-        return Yolo(Path(text.removeprefix(YOLO)))
-    return FILES.get(Path(text).suffix.lower(), Pictures)(Path(text))
+    path = path_of(out)
+    return (Yolo if os.fspath(out).startswith(YOLO) else FILES.get(path.suffix.lower(), Pictures))(path)
 
 
 def writes_pictures(out: str | os.PathLike) -> bool:

@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from torch.distributed import distributed_c10d
 
 from ..errors import RunError
+from ..inference.running import cores
 from ..reports.progress import say
 
 SILENCE_S = 40.0
@@ -38,11 +39,6 @@ def count_devices(devices: int | str | list[int]) -> int:
     if devices in ("auto", "-1", -1):
         return max(1, torch.cuda.device_count())
     return len(devices.split(",")) if isinstance(devices, str) and "," in devices else int(devices)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ranks_here(fabric: Fabric) -> int:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.profiler import record_function
 
 from ..errors import SdkError, require_count
-from ..inference.batching import Batch
+from ..inference.pipeline import Looked, Settings, look
 from ..inference.prediction import Prediction
-from ..inference.running import detect_views, ready, single_device, views_of
-from ..inference.sources import Place, Source, Sources, ahead, batches, sources_of
-from ..inference.streaming import LeftOut, OnBadImage, Predictions, PredictionStream, Readable, Unreadable
-from ..inference.writing import Pictures, Writer, writer_for
+from ..inference.processes import Devices, Job, look_in_processes, named_devices
+from ..inference.running import ready, single_device
+from ..inference.shards import Journal, about
+from ..inference.sources import Place, Source, sources_of
+from ..inference.streaming import LeftOut, OnBadImage, Predictions, PredictionStream
+from ..inference.tiling import Tiles
+from ..inference.writing import Pictures, Writer, part_of, path_of, remove, writer_for, writes_pictures
 from ..models.tta import TTA
 from ..reports.drawing import draw_detections
 from ..reports.profile import Profiler
@@ -38,8 +39,11 @@ def predict(
     score_threshold: float | None = None,
     classes: Sequence[str] | None = None,
     batch_size: int = 1,
+    threads: int = 2,
     device: str | None = None,
+    devices: Devices | None = None,
     tta: TTA | None = None,
+    tiles: Tiles | int | tuple[int, float] | None = None,
     draw: bool = False,
     draw_threshold: float = 0.3,
     out: str | os.PathLike | None = None,
@@ -62,8 +66,14 @@ def predict(
         score_threshold: leave out what scores less; by default the detector's own test setting.
         classes: names of the only classes to keep.
         batch_size: images that go through the network together.
+        threads: that read and resize the batches which come next, for each device.
         device: such as ``cuda:1``; a GPU where there is one.
+        devices: how many, or which as ``[0, 2]``, each with a process of its own, on CPUs too. What is finished is kept
+            in shards beside ``out``, in a folder that ends in ``.shards``, until all of it is: the same call goes on
+            where a killed one has stopped.
         tta: test-time augmentation, the views in which each image is seen; by default those of the recipe.
+        tiles: cut images into overlapping tiles, in each of which objects are looked for: their size in pixels, with
+            the share by which they overlap as ``(640, 0.2)``, or ``sdk.Tiles``. ``batch_size`` counts tiles then.
         draw: add a picture with the detections of at least ``draw_threshold``.
         out: what is written to as the predictions come: a file of COCO results (``.json``), one that has an image a
             line (``.jsonl``) or an object a row (``.csv``, ``.parquet``), a folder of text files (``yolo:folder``), or
@@ -84,90 +94,101 @@ def predict(
     if on_fault not in (None, "skip", "raise"):
         raise ValueError(f"on_fault: expected skip or raise, found {on_fault!r}")
     sources = sources_of(images, recursive=recursive, bgr=bgr)
-    writer = None if out is None else writer_for(out)
+    journal = None if out is None or devices is None else Journal(path_of(out))
+    writer = None if out is None else _writer(out, journal)
     trained = load(what)
-    wanted = None if classes is None else labels_of(classes, trained)
-    trained.model.to(single_device(device).device)
-    if sources.many:
-        trained = replace(trained, model=ready(trained.model))
-    left_out = LeftOut("raise" if sources.single else on_fault)
-    made = _predictions(
-        sources,
-        trained,
-        left_out,
-        writer,
-        score_threshold=score_threshold,
-        wanted=wanted,
+    settings = Settings(
         batch_size=batch_size,
+        threads=threads,
+        score_threshold=score_threshold,
+        labels=None if classes is None else labels_of(classes, trained),
         tta=tta,
-        draw=draw,
-        draw_threshold=draw_threshold,
-        profile=None if profile is None else Path(profile),
+        tiles=Tiles.of(tiles),
+        on_fault="raise" if sources.single else on_fault,
     )
+    profiler = Profiler(None if profile is None else Path(profile))
+    if devices is None:
+        trained.model.to(single_device(device).device)
+        looking = replace(trained, model=ready(trained.model)) if sources.many else trained
+        looked = look(looking, sources.items, settings, profiler)
+    else:
+        names = named_devices(devices, device)
+        if profile is not None:
+            raise SdkError("profile: expected one process; leave out devices")
+        if journal is not None:
+            journal.open(about(trained, settings))
+        job = Job(what if isinstance(what, (str, os.PathLike)) else trained, settings, journal)
+        looked = look_in_processes(job, sources.items, names)
+    left_out = LeftOut()
+    drawing = Drawing(draw_threshold, draw, draw or isinstance(writer, Pictures))
+    made = _predictions(looked, trained, left_out, writer, profiler, drawing, journal)
     if stream:
         return PredictionStream(made, left_out.faults)
     found = Predictions(made, left_out.faults)
     return found[0] if sources.single else found
 
 
+def _writer(out: str | os.PathLike, journal: Journal | None) -> Writer | None:
+    """What writes to ``out``; none where a job was stopped between writing all of it and removing its shards."""
+    if journal is not None and journal.exists:
+        # What it had written is made again from the shards.
+        remove(part_of(journal.out))
+        if journal.out.exists() and not writes_pictures(out):
+            return None
+    return writer_for(out)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Whether pictures are drawn of what scores at least ``threshold``, and whether predictions keep them."""
+
+    threshold: float
+    kept: bool
+    done: bool
+
+
 def _predictions(
-    sources: Sources,
+    looked: Generator[Looked],
     trained: Trained,
     left_out: LeftOut,
     writer: Writer | None,
-    *,
-    score_threshold: float | None,
-    wanted: Tensor | None,
-    batch_size: int,
-    tta: TTA | None,
-    draw: bool,
-    draw_threshold: float,
-    profile: Path | None,
+    profiler: Profiler,
+    drawing: Drawing,
+    journal: Journal | None,
 ) -> Generator[Prediction]:
     """The predictions of the images that can be read, in order."""
-
-    def prepared(part: Sequence[Source]) -> tuple[Readable, Unreadable, list[Batch]]:
-        images, bad = left_out.read(part)
-        return images, bad, views_of(trained, [pixels for _, pixels in images], tta) if images else []
-
-    seen = 0
-    draws = draw or isinstance(writer, Pictures)
-    with Profiler(profile) as profiler, nullcontext() if writer is None else writer:
-        for images, bad, views in profiler.steps(ahead(prepared, batches(sources.items, batch_size))):
-            seen += len(images) + len(bad)
-            for source, error in bad:
-                left_out.add(source, error)
-            if not images:
+    found = 0
+    with profiler, nullcontext() if writer is None else writer, closing(looked):
+        for one in looked:
+            if one.detections is None:
+                assert one.fault is not None
+                left_out.add(one.fault)
                 continue
-            with record_function("network"):
-                detected = detect_views(trained, views, tta)
-            for (source, pixels), detections in zip(images, detected):
-                if score_threshold is not None:
-                    detections = detections[detections.scores >= score_threshold]
-                if wanted is not None:
-                    detections = detections[torch.isin(detections.labels, wanted)]
-                drawn = None
-                if draws:
-                    with record_function("pictures"):
-                        drawn = draw_detections(pixels, detections, trained.classes, draw_threshold)
-                prediction = Prediction(
-                    **vars(detections),
-                    classes=trained.classes,
-                    path=source.path,
-                    drawn=drawn,
-                    image_id=source.image_id,
-                    size=(pixels.shape[0], pixels.shape[1]),
-                    category_ids=category_ids(trained, source),
-                    source=source,
-                )
-                if writer is not None:
-                    with record_function("files"):
-                        writer.add(prediction)
-                yield prediction if draw else replace(prediction, drawn=None)
-    left_out.close(seen)
+            found += 1
+            prediction = Prediction(
+                **vars(one.detections),
+                classes=trained.classes,
+                path=one.source.path,
+                image_id=one.source.image_id,
+                size=one.size,
+                category_ids=category_ids(trained, one.source),
+                source=one.source,
+            )
+            if drawing.done:
+                with record_function("pictures"):
+                    pixels = prediction.image if one.pixels is None else one.pixels
+                    drawn = draw_detections(pixels, prediction, trained.classes, drawing.threshold)
+                prediction = replace(prediction, drawn=drawn)
+            if writer is not None:
+                with record_function("files"):
+                    writer.add(prediction)
+            yield prediction if drawing.kept else replace(prediction, drawn=None)
+    if journal is not None:
+        journal.remove()
+    left_out.close(found + len(left_out.faults))
 
 
-def labels_of(names: Sequence[str], trained: Trained) -> Tensor:
+def labels_of(names: Sequence[str], trained: Trained) -> tuple[int, ...]:
     """Labels of classes by their names. Raises SdkError where the detector has no such class."""
     if isinstance(names, str):
         raise SdkError(f"classes: expected several names, such as [{names!r}], found {names!r}")
@@ -176,7 +197,7 @@ def labels_of(names: Sequence[str], trained: Trained) -> Tensor:
     if unknown:
         some = ", ".join(known[:20]) + (" ..." if len(known) > 20 else "")
         raise SdkError(f"classes: no class {unknown[0]!r}; the detector's are {some or 'not known by name'}")
-    return torch.tensor([known.index(name) for name in names], dtype=torch.int64)
+    return tuple(known.index(name) for name in names)
 
 
 def category_ids(trained: Trained, source: Source) -> tuple[int, ...] | None:

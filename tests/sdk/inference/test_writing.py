@@ -123,7 +123,7 @@ def test_yolo_text(tmp_path):
     centers, sides = rows[:, 1:3] * size, rows[:, 3:5] * size
     torch.testing.assert_close(torch.cat([centers - sides / 2, centers + sides / 2], 1), predictions[0].boxes)
     assert (tmp_path / "labels/_/c.txt").read_text() == ""
-    with pytest.raises(SdkError, match="holds something already"):
+    with pytest.raises(SdkError, match="is there already, and nothing is overwritten"):
         writer_for(f"yolo:{tmp_path}/labels")
 
 
