@@ -39,6 +39,7 @@ class LabelMe(ListedDataset):
     """A folder of labelme files, scored by the COCO protocol."""
 
     layout: ClassVar[str] = "labelme"
+    names_occur: ClassVar[bool] = True
 
     @classmethod
     def parts(cls, root: Path) -> dict[str, Any]:
@@ -124,6 +125,7 @@ class Via(ListedDataset):
     """
 
     layout: ClassVar[str] = "via"
+    names_occur: ClassVar[bool] = True
 
     @classmethod
     def parts(cls, root: Path) -> dict[str, Any]:
@@ -232,6 +234,7 @@ class Cvat(ListedDataset):
     """
 
     layout: ClassVar[str] = "cvat"
+    names_occur: ClassVar[bool] = True
 
     @classmethod
     def parts(cls, root: Path) -> dict[str, Any]:

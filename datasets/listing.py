@@ -12,6 +12,7 @@ import re
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -139,8 +140,8 @@ class Listing:
         self.faults.append(Fault(kind, str(file), where, None, shown, wanted))
 
     def index(self) -> Index:
-        """The columns; classes that were not given come in alphabetical order."""
-        order = list(self.names) if self.fixed is not None else sorted(self.names)
+        """The columns; classes that were not given come in alphabetical order, numbers by their value."""
+        order = in_label_order(self.names) if self.fixed is None else self.fixed
         labels = {self.names[name]: place for place, name in enumerate(order)}
         for number, (given, image, box, label, ignore, crowd, polygons, counts) in enumerate(self._objects, 1):
             x1, y1, x2, y2 = box
@@ -210,13 +211,7 @@ class ListedDataset(IndexedDataset):
             raise DatasetError("no such split", file=root, field="split", found=split, expected=known)
         sources = parts[chosen]
         folder = root if root.is_dir() else root.parent
-        settings = (self.layout, str(folder.resolve()), chosen, self.state(root, sources))
-        index = cached(
-            [root] if root.is_file() else [],
-            settings,
-            lambda: self.read(root, sources).index(),
-            partial(self.looked_at, folder),
-        )
+        index = self._one_class_list(root, parts, chosen) if self.names_occur else self._split(root, parts, chosen)
         index = with_classes(settle_faults(index, on_fault, root), classes, root)
         if self.has_files:
             index = with_present_images(index, folder, on_fault)
@@ -225,6 +220,32 @@ class ListedDataset(IndexedDataset):
         super().__init__(index=index, image_root=folder, splits=splits)
 
     has_files: ClassVar[bool] = True
+    names_occur: ClassVar[bool] = False
+    """Whether the classes of a split are those that occur on its objects."""
+
+    @classmethod
+    def _split(cls, root: Path, parts: Mapping[str, Any], split: str) -> Index:
+        """The index of one split."""
+        sources, folder = parts[split], root if root.is_dir() else root.parent
+        return cached(
+            [root] if root.is_file() else [],
+            (cls.layout, str(folder.resolve()), split, cls.state(root, sources)),
+            lambda: cls.read(root, sources).index(),
+            partial(cls.looked_at, folder),
+        )
+
+    @classmethod
+    def _one_class_list(cls, root: Path, parts: Mapping[str, Any], split: str) -> Index:
+        """The index of one split with the classes that occur in any of them."""
+        index = cls._split(root, parts, split)
+        found = [index.classes, *(cls._split(root, parts, other).classes for other in parts if other != split)]
+        if all(names == index.classes for names in found):
+            return index
+        classes = in_label_order({name for names in found for name in names})
+        if index.folder is None:
+            return recounted(index, classes)
+        made_of = (str(index.folder), index.fingerprint, index.images)
+        return cached([], (*made_of, classes), lambda: recounted(index, classes))
 
     @classmethod
     def parts(cls, root: Path) -> dict[str, Any]:
@@ -250,6 +271,27 @@ class ListedDataset(IndexedDataset):
     def read(cls, root: Path, sources: Any) -> Listing:
         """Reads the entries of one split."""
         raise NotImplementedError
+
+
+def in_label_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in alphabetical order; numbers by their value, where all are."""
+    names = list(names)
+    numbers = all(name.isascii() and name.isdigit() for name in names)
+    return tuple(sorted(names, key=int) if numbers else sorted(names))
+
+
+def recounted(index: Index, classes: Sequence[str]) -> Index:
+    """The index with its labels counted in another class list, which holds at least those names that occur."""
+    labels = [classes.index(name) if name in classes else -1 for name in index.classes]
+    annotations = index.annotations.relabel(np.array(labels, np.int64))
+    return replace(
+        index,
+        annotations=annotations,
+        classes=tuple(classes),
+        category_ids=tuple(range(1, len(classes) + 1)),
+        fingerprint=fingerprint_of(annotations, classes),
+        folder=None,
+    )
 
 
 def folder_state(folders: Iterable[Path]) -> str:

@@ -2,7 +2,7 @@
 
 A shard holds, under one key, an image and a JSON of its objects: ``000001.jpg``, ``000001.json`` with
 ``{"objects": {"bbox": [[x, y, w, h], ...], "category": [...]}}``, or a list of ``{"bbox", "category"}``, or
-``{"boxes", "labels"}``; ``classes.txt`` or ``{"names"}`` beside it name the labels.
+``{"boxes", "labels"}``; ``classes.txt`` beside it names the labels.
 
 A Parquet file has a column ``image`` (bytes, a path, or a struct of both) and a struct ``objects`` with ``bbox``
 (x, y, width, height in pixels) and ``category`` (label or name), as of the ``datasets`` package's object detection.
@@ -38,6 +38,7 @@ class PackedDataset(ListedDataset):
 
     has_files: ClassVar[bool] = False
     pattern: ClassVar[str] = ""
+    names_occur: ClassVar[bool] = True
 
     @classmethod
     def parts(cls, root: Path) -> dict[str, Any]:
@@ -45,11 +46,29 @@ class PackedDataset(ListedDataset):
 
     @classmethod
     def state(cls, root: Path, sources: Any) -> str:
-        return file_state(sources)
+        return file_state([*sources, *_class_files(root)])
 
     @classmethod
     def looked_at(cls, folder: Path, index: Index) -> Iterable[str]:
         return ()
+
+    @classmethod
+    def read(cls, root: Path, sources: Any) -> Listing:
+        names = next((found for file in sources if (found := cls.class_names(file))), None) or _class_list(root)
+        listing = Listing(root if root.is_dir() else root.parent, names or None)
+        for file in sources:
+            cls.add(listing, file, names)
+        return listing
+
+    @classmethod
+    def class_names(cls, file: Path) -> Sequence[str]:
+        """The names of the labels, where a file says them itself."""
+        return ()
+
+    @classmethod
+    def add(cls, listing: Listing, file: Path, names: Sequence[str]) -> None:
+        """Adds the images and objects of a file; names: of the labels, none where they are not known."""
+        raise NotImplementedError
 
     def pixels(self, index: int, size: tuple[int, int] | None) -> np.ndarray:
         """(H, W, 3) uint8 RGB of an image."""
@@ -70,29 +89,20 @@ class Shards(PackedDataset):
     pattern: ClassVar[str] = "*.tar"
 
     @classmethod
-    def read(cls, root: Path, sources: Any) -> Listing:
-        base = root if root.is_dir() else root.parent
-        listing = Listing(base)
-        names = _class_list(base)
-        for shard in sources:
-            for key, members in _groups(shard):
-                image = next((suffix for suffix in SUFFIXES if suffix in members), None)
-                if image is None:
-                    listing.fault("sample without image", shard, key, found=sorted(members), expected=SUFFIXES)
-                    continue
-                size, name = members[image]
-                stored = f"{shard.relative_to(base).as_posix()}::{name}"
-                place = listing.image(shard, size, _id_of(key), stored)
-                if place is None:
-                    continue
-                told = members.get(".json")
-                for number, (box, label) in enumerate(_objects(told, listing, shard, key), 1):
-                    where = f"{key} object {number}"
-                    text = (
-                        names[int(label)] if names and str(label).isdigit() and int(label) < len(names) else str(label)
-                    )
-                    listing.object(place, text, file=shard, where=where, box=box)
-        return listing
+    def add(cls, listing: Listing, file: Path, names: Sequence[str]) -> None:
+        for key, members in _groups(file):
+            image = next((suffix for suffix in SUFFIXES if suffix in members), None)
+            if image is None:
+                listing.fault("sample without image", file, key, found=sorted(members), expected=SUFFIXES)
+                continue
+            size, name = members[image]
+            stored = f"{file.relative_to(listing.root).as_posix()}::{name}"
+            place = listing.image(file, size, _id_of(key), stored)
+            if place is None:
+                continue
+            for number, (box, label) in enumerate(_objects(members.get(".json"), listing, file, key), 1):
+                where = f"{key} object {number}"
+                listing.object(place, _name_of(label, names), file=file, where=where, box=box)
 
     @classmethod
     def content(cls, shard: Path, member: str) -> bytes:
@@ -171,19 +181,17 @@ class Parquet(PackedDataset):
         return (str((folder / shard).parent / path) for shard, path in outside if path)
 
     @classmethod
-    def read(cls, root: Path, sources: Any) -> Listing:
-        base = root if root.is_dir() else root.parent
-        listing = Listing(base)
-        for file in sources:
-            table = _parquet(file)
-            names = _features(file) or _class_list(base)
-            relative = file.relative_to(base).as_posix()
-            row = 0
-            for batch in table.iter_batches(batch_size=64):
-                for entry in batch.to_pylist():
-                    _parquet_row(listing, file, relative, row, entry, names)
-                    row += 1
-        return listing
+    def class_names(cls, file: Path) -> Sequence[str]:
+        return _features(file)
+
+    @classmethod
+    def add(cls, listing: Listing, file: Path, names: Sequence[str]) -> None:
+        relative = file.relative_to(listing.root).as_posix()
+        row = 0
+        for batch in _parquet(file).iter_batches(batch_size=64):
+            for entry in batch.to_pylist():
+                _parquet_row(listing, file, relative, row, entry, names)
+                row += 1
 
     @classmethod
     def content(cls, shard: Path, member: str) -> bytes:
@@ -279,16 +287,14 @@ class ImageFolder(ListedDataset):
 
     @classmethod
     def state(cls, root: Path, sources: Any) -> str:
-        base = root if root.is_dir() else root.parent
-        named = base / "classes.txt"
-        return str(sources[0]) + file_state([*sources[1], *([named] if named.is_file() else [])])
+        return str(sources[0]) + file_state([*sources[1], *_class_files(root)])
 
     @classmethod
     def read(cls, root: Path, sources: Any) -> Listing:
         base = root if root.is_dir() else root.parent
         file, files = sources
         # The classes are those of all splits.
-        names = _class_list(base) or _metadata_classes(files)
+        names = _class_list(root) or _metadata_classes(files)
         listing = Listing(base, names)
         for number, entry in _metadata(file):
             where = f"line {number}"
@@ -401,9 +407,14 @@ def _by_split(root: Path, pattern: str) -> dict[str, list[Path]]:
     return in_order(found)
 
 
-def _class_list(base: Path) -> list[str]:
-    file = base / "classes.txt"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+def _class_files(root: Path) -> list[Path]:
+    """The list of class names beside the data, where there is one."""
+    file = (root if root.is_dir() else root.parent) / "classes.txt"
+    return [file] if file.is_file() else []
+
+
+def _class_list(root: Path) -> list[str]:
+    lines = [line for file in _class_files(root) for line in file.read_text(encoding="utf-8").splitlines()]
     return [line.strip() for line in lines if line.strip()]
 
 

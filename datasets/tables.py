@@ -90,6 +90,7 @@ class Csv(ListedDataset):
     """A table of boxes, scored by the COCO protocol; root: the CSV file, or a folder with one or one a split."""
 
     layout: ClassVar[str] = "csv"
+    names_occur: ClassVar[bool] = True
 
     @classmethod
     def parts(cls, root: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ from .adapter import (
 from .combining import Concatenation, concat
 from .errors import DatasetError, Fault
 from .index import Builder, Index, cached, image_paths
-from .listing import by_split_folder
+from .listing import by_split_folder, recounted
 from .reading import image_header
 
 CLASSES = (
@@ -101,16 +101,13 @@ class Voc(IndexedDataset):
             if split not in lists:
                 raise DatasetError("no such split", file=root, field="split", found=split, expected=" or ".join(lists))
             folders = [folder for folder in folders if (folder / "ImageSets" / "Main" / f"{split}.txt").is_file()]
-        files = [file for folder in folders for file in sorted(annotations_of(folder).glob("*.xml"))]  # type: ignore[union-attr]
         repair = on_fault == "repair"
-        # Images are named relative to the root, and by what is there.
-        places = sorted({place for parent in {file.parent for file in files} for place in _image_folders(parent)})
-        index = cached(
-            [*places, *files],
-            ("voc", repair, str(root.resolve())),
-            lambda: read_xml(root, files, repair=repair),
-            lambda index: image_paths(index, root),
-        )
+        index = read_folders(root, folders, repair)
+        if parts:
+            # The classes are those of all splits.
+            shown = set().union(*(occurring(read_folders(root, [folder], repair)) for folder in parts.values()))
+            names = class_list(shown)
+            index = index if index.classes == names else recounted(index, names)
         if split is not None:
             index = with_images(index, _listed(index, root, folders, split))
         index = with_classes(settle_faults(index, on_fault, root), classes, root)
@@ -124,6 +121,29 @@ class Voc(IndexedDataset):
 
     def __add__(self, other: Voc) -> Concatenation:
         return concat(self, other)
+
+
+def read_folders(root: Path, folders: Sequence[Path], repair: bool) -> Index:
+    """The annotations of some folders."""
+    files = [file for folder in folders for file in sorted(annotations_of(folder).glob("*.xml"))]  # type: ignore[union-attr]
+    # Images are named relative to the root, and by what is there.
+    places = sorted({place for parent in {file.parent for file in files} for place in _image_folders(parent)})
+    return cached(
+        [*places, *files],
+        ("voc", repair, str(root.resolve())),
+        lambda: read_xml(root, files, repair=repair),
+        lambda index: image_paths(index, root),
+    )
+
+
+def occurring(index: Index) -> set[str]:
+    """The names of the classes that are on objects."""
+    return {index.classes[label] for label in np.unique(index.annotations.labels).tolist()}
+
+
+def class_list(found: Set[str]) -> tuple[str, ...]:
+    """The twenty classes of VOC; where other names occur, those that do."""
+    return CLASSES if found <= set(CLASSES) else tuple(sorted(found))
 
 
 def devkit(root: Path) -> Path:
@@ -201,8 +221,7 @@ def read_xml(root: Path, files: Sequence[Path], *, repair: bool = False) -> Inde
             entry = read_object(file, number, element, repair, faults)
             if entry is not None:
                 parsed.append((f"{image_id} object {number}", place, *entry))
-    found = {name for _, _, name, _, _ in parsed}
-    classes = CLASSES if found <= set(CLASSES) else tuple(sorted(found))
+    classes = class_list({name for _, _, name, _, _ in parsed})
     labels = {name: label for label, name in enumerate(classes)}
     for annotation_id, place, name, (x1, y1, x2, y2), difficult in parsed:
         builder.annotation(

@@ -659,6 +659,57 @@ def test_an_image_folder_has_the_classes_of_all_splits_and_names_faulty_lines(tm
             sdk.open(tmp_path)
 
 
+def write_one_class_a_split(root: Path, layout: str) -> None:
+    """Two splits of an image each: cats are on the first alone, and dogs on the second."""
+    root.mkdir(exist_ok=True)
+    for split, name, label in (("train", "c", 0), ("val", "b", 1)):
+        x, y, w, h, _ = OBJECTS[name][0]
+        box, folder = [x, y, w, h], root / split
+        if layout in ("csv", "via", "labelme", "voc"):
+            write(folder, name)
+        rectangle = {"shape_attributes": {"name": "rect", "x": x, "y": y, "width": w, "height": h}}
+        if layout == "csv":
+            row = f"{name}.png,{x},{y},{x + w},{y + h},{CLASSES[label]}"
+            (root / f"{split}.csv").write_text(f"filename,xmin,ymin,xmax,ymax,class\n{row}\n")
+        elif layout == "via":
+            region = rectangle | {"region_attributes": {"class": CLASSES[label]}}
+            (root / f"via_{split}.json").write_text(
+                json.dumps({name: {"filename": f"{name}.png", "regions": [region]}})
+            )
+        elif layout == "labelme":
+            shape = {"label": CLASSES[label], "points": [[x, y], [x + w, y + h]], "shape_type": "rectangle"}
+            (folder / f"{name}.json").write_text(json.dumps({"shapes": [shape], "imagePath": f"{name}.png"}))
+        elif layout == "voc":
+            (folder / f"{name}.xml").write_text(voc_xml(name).replace("cat", "zebra") if label == 0 else voc_xml(name))
+        elif layout == "shards":
+            with tarfile.open(root / f"{split}-0.tar", "w") as archive:
+                told = json.dumps([{"bbox": box, "label": CLASSES[label]}]).encode()
+                for suffix, content in ((".png", encoded(name)), (".json", told)):
+                    member = tarfile.TarInfo(f"{name}{suffix}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+        else:
+            pa = pytest.importorskip("pyarrow")
+            objects = {"bbox": [list(map(float, box))], "category": [10 * (1 - label) + 2 * label]}
+            row = {"image": {"bytes": encoded(name), "path": f"{name}.png"}, "objects": objects}
+            pa.parquet.write_table(pa.Table.from_pylist([row]), root / f"{split}-0.parquet")
+
+
+@pytest.mark.parametrize("layout", ["csv", "via", "labelme", "voc", "shards", "parquet"])
+def test_splits_have_one_class_list(tmp_path, layout):
+    if layout == "parquet":
+        pytest.importorskip("pyarrow.parquet")
+    write_one_class_a_split(tmp_path, layout)
+    first, second = {"voc": ("zebra", "dog"), "parquet": ("10", "2")}.get(layout, CLASSES)
+    for _ in range(2):
+        dataset = sdk.open(tmp_path)
+        expected = ("2", "10") if layout == "parquet" else tuple(sorted((first, second)))
+        assert dataset.classes == dataset.val.classes == sdk.open(tmp_path, split="val").classes == expected
+        for part, name in ((dataset.train, first), (dataset.val, second)):
+            assert [part.classes[label] for label in part[0].labels] == [name]
+            assert part.category_ids == (1, 2)
+
+
 def cvat_image(name: str, stated: str, subset: str) -> str:
     h, w = SIZES[name]
     boxes = "".join(
