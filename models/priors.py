@@ -93,17 +93,23 @@ class AnchorGrid:
 
 
 def anchor_grid(
-    strides: Sequence[int],
+    strides: Sequence[float],
     *,
     scales: Sequence[float],
     ratios: Sequence[float],
     base_sizes: Sequence[float] | None = None,
+    centers: Sequence[tuple[float, float]] | None = None,
     ratio_major: bool = True,
 ) -> AnchorGrid:
-    """Anchors of the same scales and ratios on every level, centred on the upper left corner of each cell.
+    """Anchors of the same scales and ratios on every level.
 
-    base_sizes: the size that the scales multiply; each level's stride where not given.
+    base_sizes: the size that the scales multiply; each level's stride where not given. centers: x and y of the anchors'
+    centre in each level's first cell; its upper left corner where not given.
     """
     sizes = strides if base_sizes is None else base_sizes
-    bases = [base_anchors(size, scales, ratios, ratio_major=ratio_major) for size in sizes]
+    middles = [(0.0, 0.0)] * len(sizes) if centers is None else centers
+    bases = [
+        base_anchors(size, scales, ratios, middle, ratio_major=ratio_major)
+        for size, middle in zip(sizes, middles, strict=True)
+    ]
     return AnchorGrid(strides, bases)

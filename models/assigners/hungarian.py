@@ -26,12 +26,22 @@ def softmax_cost(logits: Tensor) -> Tensor:
     return -logits.softmax(dim=-1)[..., :-1]
 
 
-def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0, eps: float = 1e-12) -> Tensor:
+@dataclass(frozen=True)
+class FocalCost:
     """(..., K) logits to the (..., K) cost of each class: focal loss as that class less focal loss as background."""
-    probability = logits.sigmoid()
-    negative = -(1 - probability + eps).log() * (1 - alpha) * probability**gamma
-    positive = -(probability + eps).log() * alpha * (1 - probability) ** gamma
-    return positive - negative
+
+    alpha: float = 0.25
+    gamma: float = 2.0
+    eps: float = 1e-12
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        probability = logits.sigmoid()
+        negative = -(1 - probability + self.eps).log() * (1 - self.alpha) * probability**self.gamma
+        positive = -(probability + self.eps).log() * self.alpha * (1 - probability) ** self.gamma
+        return positive - negative
+
+
+focal_cost = FocalCost()
 
 
 @dataclass(frozen=True)

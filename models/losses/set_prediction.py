@@ -86,10 +86,18 @@ def layer_prefixes(depth: int) -> list[str]:
     return [f"d{layer}." for layer in range(depth - 1)] + [""]
 
 
-def focal_set_loss(logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class FocalSetLoss:
     """Focal loss of (N, K) logits and (N,) labels in 0..K, K for no object, divided by the number of objects."""
-    count = mean_count((labels < logits.shape[1]).sum(), logits.device)
-    return FocalLoss(weight=2.0)(logits, labels, None, count)
+
+    loss: FocalLoss = field(default_factory=lambda: FocalLoss(weight=2.0))
+
+    def __call__(self, logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
+        count = mean_count((labels < logits.shape[1]).sum(), logits.device)
+        return self.loss(logits, labels, None, count)
+
+
+focal_set_loss = FocalSetLoss()
 
 
 def varifocal_set_loss(

@@ -50,7 +50,8 @@ class ATSSHead(DenseHead):
     """Classification and regression towers; outputs are (logits, codes, centerness) of each level.
 
     logits: (B, K, H, W), by sigmoid. codes: (B, 4, H, W) deltas. centerness: (B, 1, H, W), by sigmoid.
-    towers: builds each of the two. anchors: one for each location. centerness_weight: of its loss.
+    towers: builds each of the two. anchors: one for each location. centerness_weight: of its loss. kernel_size: of the
+    three convolutions behind the towers, odd.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class ATSSHead(DenseHead):
         class_loss: FocalLoss | None = None,
         box_loss: OverlapLoss | None = None,
         centerness_weight: float = 1.0,
+        kernel_size: int = 3,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -74,9 +76,10 @@ class ATSSHead(DenseHead):
         self.centerness_weight = centerness_weight
         self.cls_convs = towers()
         self.reg_convs = towers()
-        self.atss_cls = nn.Conv2d(towers.channels, num_classes, 3, padding=1)
-        self.atss_reg = nn.Conv2d(towers.channels, 4, 3, padding=1)
-        self.atss_centerness = nn.Conv2d(towers.channels, 1, 3, padding=1)
+        padding = kernel_size // 2
+        self.atss_cls = nn.Conv2d(towers.channels, num_classes, kernel_size, padding=padding)
+        self.atss_reg = nn.Conv2d(towers.channels, 4, kernel_size, padding=padding)
+        self.atss_centerness = nn.Conv2d(towers.channels, 1, kernel_size, padding=padding)
         self.scales = nn.ModuleList(Scale() for _ in self.anchors.strides)
         init_normal(self)
         nn.init.constant_(self.atss_cls.bias, bias_for_prior(0.01))  # type: ignore[arg-type]

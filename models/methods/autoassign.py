@@ -32,6 +32,7 @@ from .fcos import STRIDES, FCOSHead
 EPS = 1e-12
 BOX_WEIGHT = 5.0
 CONFIDENCE_SCALE = 3.0
+TOWER = Tower(bias=True)
 
 
 class CenterPrior(nn.Module):
@@ -54,27 +55,41 @@ class CenterPrior(nn.Module):
 class AutoAssignHead(FCOSHead):
     """FCOS towers with a learnt center prior; outputs as of ``FCOSHead``, with objectness for centerness."""
 
-    def __init__(self, *, num_classes: int) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        towers: Tower = TOWER,
+        strides: Sequence[int] = STRIDES,
+        box_weight: float = BOX_WEIGHT,
+        positive_weight: float = 0.25,
+        negative_weight: float = 0.75,
+        prior_weight: float = 0.75,
+    ) -> None:
         super().__init__(
             num_classes=num_classes,
-            build_tower=Tower(bias=True),
+            channels=towers.channels,
+            build_tower=towers,
             normalized=True,
             centerness_on_reg=True,
+            strides=strides,
+            ranges=(),
         )
-        self.positive_weight, self.negative_weight, self.prior_weight = 0.25, 0.75, 0.75
+        self.box_weight, self.prior_weight = box_weight, prior_weight
+        self.positive_weight, self.negative_weight = positive_weight, negative_weight
         self.center_prior = CenterPrior(num_classes)
         nn.init.constant_(self.conv_cls.bias, bias_for_prior(0.02))  # type: ignore[arg-type]
         nn.init.constant_(self.conv_reg.bias, 4.0)  # type: ignore[arg-type]
 
     def points(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """(P, 2) points of each level, on the upper left corners of the cells."""
-        return level_points(feature_sizes(maps), STRIDES, maps[0].device, offset=0.0)
+        return level_points(feature_sizes(maps), self.strides, maps[0].device, offset=0.0)
 
     def loss(
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]
     ) -> dict[str, Tensor]:
         levels = self.points(outputs[0])
-        points, strides = torch.cat(levels), per_point(STRIDES, levels)
+        points, strides = torch.cat(levels), per_point(self.strides, levels)
         scores = all_by_prior(outputs[0], self.num_classes).sigmoid()
         distances, objectness = all_by_prior(outputs[1], 4), all_by_prior(outputs[2], 1).sigmoid()
         zero = sum(kind.sum() * 0 for kind in (scores, distances, objectness, self.center_prior.mean))
@@ -107,7 +122,7 @@ class AutoAssignHead(FCOSHead):
         """
         if not len(target):
             return joint.sum() * 0
-        located = (-BOX_WEIGHT * (1 - pairwise_iou(boxes, target.boxes, kind="giou"))).exp()
+        located = (-self.box_weight * (1 - pairwise_iou(boxes, target.boxes, kind="giou"))).exp()
         confidence = joint[:, target.labels] * located
         weight = (confidence * CONFIDENCE_SCALE).exp() * weights
         weight = weight / weight.sum(dim=0, keepdim=True).clamp(min=EPS)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..assigners import IGNORED, MaxIoUAssigner
 from ..assigners.region import RegionAssigner
 from ..backbones.resnet import ResNet
-from ..coders import DeltaCoder
+from ..coders import BoxCoder, DeltaCoder
 from ..dense.anchor_targets import anchor_losses, batch_targets
 from ..dense.head import all_by_prior, by_prior, feature_sizes
 from ..dense.points import kernel_taps
@@ -32,7 +32,7 @@ from ..necks.fpn import FPN
 from ..priors import anchor_grid, grid_points
 from ..roi.box_head import BoxHead
 from ..roi.standard import StandardRoIHead
-from ..samplers import RandomSampler
+from ..samplers import RandomSampler, Sampler
 from ..settings import ProposalSettings, RoITest
 from ..structures import ImageBatch, Proposals, Targets
 from .fast_rcnn import fast_rcnn
@@ -47,9 +47,11 @@ class FirstStage(nn.Module):
     """Moves the squares at every location: (B, C, H, W) to the features of the next stage, of the same shape, and
     (B, 4, H, W) codes."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, dilation: int = 3) -> None:
         super().__init__()
-        self.rpn_conv = ConvModule(channels, channels, 3, padding=3, dilation=3, activation=nn.ReLU(inplace=True))
+        self.rpn_conv = ConvModule(
+            channels, channels, 3, padding=dilation, dilation=dilation, activation=nn.ReLU(inplace=True)
+        )
         self.rpn_reg = nn.Conv2d(channels, 4, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,22 +97,37 @@ class CascadeRPNHead(nn.Module):
     """Both stages; outputs are (first codes, anchors, logits, codes) of each level.
 
     first codes and codes: (B, 4, H, W). anchors: (B, H W, 4), what the first stage makes of the squares, without
-    gradient. logits: (B, 1, H, W), by sigmoid. box_weight and class_weight: of the losses. proposals: how proposals are
+    gradient. logits: (B, 1, H, W), by sigmoid. dilation: of the first stage's convolution. scale: side of the squares
+    in strides. box_weight and class_weight: of the losses. proposals: how proposals are
     made, in either mode.
     """
 
     def __init__(
-        self, *, channels: int = 256, box_weight: float, class_weight: float, proposals: ProposalSettings
+        self,
+        *,
+        channels: int = 256,
+        dilation: int = 3,
+        strides: tuple[int, ...] = STRIDES,
+        scale: float = SCALE,
+        first_coder: BoxCoder | None = None,
+        coder: BoxCoder | None = None,
+        first_assigner: RegionAssigner | None = None,
+        assigner: MaxIoUAssigner | None = None,
+        sampler: Sampler | None = None,
+        box_weight: float,
+        class_weight: float,
+        proposals: ProposalSettings,
     ) -> None:
         super().__init__()
-        self.squares = anchor_grid(STRIDES, scales=(SCALE,), ratios=(1.0,))
-        self.first_coder, self.coder = DeltaCoder(stds=(0.1, 0.1, 0.5, 0.5)), DeltaCoder(stds=(0.05, 0.05, 0.1, 0.1))
-        self.first_assigner = RegionAssigner(STRIDES, SCALE, neighbours_win=True)
-        self.assigner = MaxIoUAssigner(positive=0.7, negative=0.7, min_positive=0.3)
-        self.sampler = RandomSampler(num=256, pos_fraction=0.5)
+        self.squares = anchor_grid(strides, scales=(scale,), ratios=(1.0,))
+        self.first_coder = first_coder or DeltaCoder(stds=(0.1, 0.1, 0.5, 0.5))
+        self.coder = coder or DeltaCoder(stds=(0.05, 0.05, 0.1, 0.1))
+        self.first_assigner = first_assigner or RegionAssigner(strides, scale, neighbours_win=True)
+        self.assigner = assigner or MaxIoUAssigner(positive=0.7, negative=0.7, min_positive=0.3)
+        self.sampler = sampler or RandomSampler(num=256, pos_fraction=0.5)
         self.box_loss, self.class_loss = IoULoss(shape="linear", weight=box_weight), BinaryCrossEntropy(class_weight)
         self.test_proposals = proposals
-        self.stages = nn.ModuleList([FirstStage(channels), SecondStage(channels)])
+        self.stages = nn.ModuleList([FirstStage(channels, dilation), SecondStage(channels)])
         init_normal(self)
 
     def outputs(self, features: Sequence[Tensor], images: ImageBatch) -> tuple[list[Tensor], ...]:
@@ -118,7 +135,7 @@ class CascadeRPNHead(nn.Module):
         first, second = self.stages
         squares = self.squares(feature_sizes(features), features[0].device)
         first_codes, anchors, logits, codes = [], [], [], []
-        for x, square, stride in zip(features, squares, STRIDES, strict=True):
+        for x, square, stride in zip(features, squares, self.first_assigner.strides, strict=True):
             x, code = first(x)
             first_codes.append(full_precision(code))
             moved = by_prior(first_codes[-1].detach(), 4)

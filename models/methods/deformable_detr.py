@@ -50,14 +50,24 @@ class DeformableTransformer(nn.Module):
     """
 
     def __init__(
-        self, *, channels: int, heads: int, layers: int, levels: int, hidden: int, dropout: float, two_stage: bool
+        self,
+        *,
+        channels: int,
+        heads: int,
+        layers: int,
+        decoder_layers: int,
+        levels: int,
+        points: int,
+        hidden: int,
+        dropout: float,
+        two_stage: bool,
     ) -> None:
         super().__init__()
-        attend = partial(DeformableAttention, channels, heads, levels, dropout=dropout)
+        attend = partial(DeformableAttention, channels, heads, levels, points, dropout=dropout)
         encode = partial(EncoderLayer, channels=channels, hidden=hidden, dropout=dropout)
         decode = partial(DecoderLayer, channels=channels, heads=heads, hidden=hidden, dropout=dropout)
         self.encoder = Encoder([encode(attend()) for _ in range(layers)])
-        self.decoder = nn.ModuleDict({"layers": nn.ModuleList(decode(attend()) for _ in range(layers))})
+        self.decoder = nn.ModuleDict({"layers": nn.ModuleList(decode(attend()) for _ in range(decoder_layers))})
         self.level_embeds = nn.Parameter(torch.empty(levels, channels))
         if two_stage:
             self.enc_output = nn.Linear(channels, channels)
@@ -116,6 +126,8 @@ class DeformableDETRHead(SetHead):
 
     refine: each layer starts from the boxes of the one before, and has its own branches (else all share one).
     two_stage: the best of the encoder's proposals become the queries; their scores are a second output.
+    decoder_layers: as many as ``layers`` of the encoder where not given. points: places of each level that attention
+    looks at. set_loss: how the set is trained.
     """
 
     def __init__(
@@ -126,24 +138,30 @@ class DeformableDETRHead(SetHead):
         queries: int = 300,
         heads: int = 8,
         layers: int = 6,
+        decoder_layers: int | None = None,
         levels: int = 4,
+        points: int = 4,
         hidden: int = 1024,
         dropout: float = 0.1,
         refine: bool = False,
         two_stage: bool = False,
+        set_loss: SetLoss | None = None,
     ) -> None:
         super().__init__()
+        decoder_layers = decoder_layers or layers
         self.num_classes, self.queries, self.refine, self.two_stage = num_classes, queries, refine, two_stage
         self.transformer = DeformableTransformer(
             channels=channels,
             heads=heads,
             layers=layers,
+            decoder_layers=decoder_layers,
             levels=levels,
+            points=points,
             hidden=hidden,
             dropout=dropout,
             two_stage=two_stage,
         )
-        predictions = layers + two_stage
+        predictions = decoder_layers + two_stage
         branches = [class_branch(channels, num_classes) for _ in range(predictions if refine else 1)]
         self.cls_branches = nn.ModuleList(branches[i % len(branches)] for i in range(predictions))
         branches = [box_branch(channels, two_stage) for _ in range(predictions if refine else 1)]
@@ -152,7 +170,8 @@ class DeformableDETRHead(SetHead):
             self.register_load_state_dict_pre_hook(fill_shared_branches)
         if not two_stage:
             self.query_embedding = nn.Embedding(queries, channels * 2)
-        self.set_loss = SetLoss(HungarianMatcher(focal_cost, xyxy_to_cxcywh), focal_set_loss, num_classes)
+        matcher = HungarianMatcher(focal_cost, xyxy_to_cxcywh)
+        self.set_loss = set_loss or SetLoss(matcher, focal_set_loss, num_classes)
 
     def forward(self, features: Sequence[Tensor], padding: Tensor) -> tuple[SetOutputs, ...]:
         masks = [resized_mask(padding, x) for x in features]

@@ -9,6 +9,7 @@ Shape letters: B images, H x W places of the map, S = H W, D decoder layers, Q q
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -34,9 +35,6 @@ from ..transformer.attention import Attention, Memory
 from ..transformer.layers import DecoderLayer, Encoder, EncoderLayer, FeedForward, init_transformer
 from ..transformer.positions import resized_mask, sine_positions
 
-NO_OBJECT_WEIGHT = 0.1
-"""Weight of queries without an object in the classification loss (section 4, "Technical details")."""
-
 
 class Decoder(nn.Module):
     """Decoder layers one after another; each layer's answer is normalized."""
@@ -58,13 +56,15 @@ class Decoder(nn.Module):
 class Transformer(nn.Module):
     """Encoder of a map and decoder of queries."""
 
-    def __init__(self, *, channels: int, heads: int, layers: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self, *, channels: int, heads: int, layers: int, decoder_layers: int, hidden: int, dropout: float
+    ) -> None:
         super().__init__()
         attend = partial(Attention, channels, heads, dropout)
         encode = partial(EncoderLayer, channels=channels, hidden=hidden, dropout=dropout)
         decode = partial(DecoderLayer, channels=channels, heads=heads, hidden=hidden, dropout=dropout)
         self.encoder = Encoder([encode(attend()) for _ in range(layers)])
-        self.decoder = Decoder([decode(attend()) for _ in range(layers)], channels)
+        self.decoder = Decoder([decode(attend()) for _ in range(decoder_layers)], channels)
         init_transformer(self)
 
     def forward(self, features: Tensor, padding: Tensor, queries: Tensor) -> Tensor:
@@ -77,15 +77,22 @@ class Transformer(nn.Module):
         return self.decoder(torch.zeros_like(query_pos), query_pos, memory)
 
 
-def no_object_cross_entropy(logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
-    """Mean cross-entropy of (N, K + 1) logits and (N,) labels in 0..K, in which no object, K, weighs little."""
-    weight = torch.where(labels == logits.shape[1] - 1, NO_OBJECT_WEIGHT, 1.0)
-    return CrossEntropy()(logits, labels, weight, weight.sum().clamp(min=1))
+@dataclass(frozen=True)
+class NoObjectCrossEntropy:
+    """Mean cross-entropy of (N, K + 1) logits and (N,) labels in 0..K, in which no object, K, weighs little (section 4,
+    "Technical details"); all times ``weight``."""
+
+    no_object: float = 0.1
+    weight: float = 1.0
+
+    def __call__(self, logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
+        weight = torch.where(labels == logits.shape[1] - 1, self.no_object, 1.0)
+        return CrossEntropy(self.weight)(logits, labels, weight, weight.sum().clamp(min=1))
 
 
 class DETRHead(SetHead):
     """Projection of the last map, transformer, and what its answers say: class logits (the last for no object) and
-    boxes."""
+    boxes. decoder_layers: as many as ``layers`` of the encoder where not given. set_loss: how the set is trained."""
 
     def __init__(
         self,
@@ -96,19 +103,28 @@ class DETRHead(SetHead):
         queries: int = 100,
         heads: int = 8,
         layers: int = 6,
+        decoder_layers: int | None = None,
         hidden: int = 2048,
         dropout: float = 0.1,
+        set_loss: SetLoss | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.input_proj = nn.Conv2d(in_channels, channels, 1)
-        self.transformer = Transformer(channels=channels, heads=heads, layers=layers, hidden=hidden, dropout=dropout)
+        self.transformer = Transformer(
+            channels=channels,
+            heads=heads,
+            layers=layers,
+            decoder_layers=decoder_layers or layers,
+            hidden=hidden,
+            dropout=dropout,
+        )
         self.query_embedding = nn.Embedding(queries, channels)
         self.fc_cls = nn.Linear(channels, num_classes + 1)
         self.reg_ffn = FeedForward(channels, channels)
         self.fc_reg = nn.Linear(channels, 4)
         matcher = HungarianMatcher(softmax_cost, xyxy_to_cxcywh, class_weight=1.0)
-        self.set_loss = SetLoss(matcher, no_object_cross_entropy, num_classes)
+        self.set_loss = set_loss or SetLoss(matcher, NoObjectCrossEntropy(), num_classes)
 
     def forward(self, features: Sequence[Tensor], padding: Tensor) -> tuple[SetOutputs]:
         x = self.input_proj(features[-1])

@@ -7,6 +7,7 @@ Shape letters: R regions of all images, C channels, S region size, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +17,18 @@ from ..boxes import box_centres, box_sizes
 from ..detectors.two_stage import TwoStageDetector
 from ..layers import BN, ConvModule
 from ..layers.init import init_kaiming, init_xavier
-from ..losses import CrossEntropy, SmoothL1Loss
+from ..losses import BoxLoss, CrossEntropy, SmoothL1Loss
 from ..roi.box_head import BoxHead
-from ..roi.extractor import roi_align_extractor
+from ..roi.extractor import RoIExtractor, roi_align_extractor
 from .faster_rcnn import faster_rcnn
 
 
 class WidenedRegions(nn.Module):
     """Features of regions and of the same regions ``factor`` times as large: (R, 5) to (2, R, C, S, S)."""
 
-    def __init__(self, size: int = 7, *, factor: float = 1.3) -> None:
+    def __init__(self, extractor: RoIExtractor | None = None, *, factor: float = 1.3) -> None:
         super().__init__()
-        self.extractor, self.factor = roi_align_extractor(size), factor
+        self.extractor, self.factor = extractor or roi_align_extractor(7), factor
 
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
         centre, half = box_centres(rois[:, 1:]), box_sizes(rois[:, 1:]) * self.factor / 2
@@ -51,24 +52,44 @@ class WideningBlock(nn.Module):
 
 
 class DoubleBoxHead(BoxHead):
-    """Class logits from the first of the region features, box codes from the second, as of ``WidenedRegions``."""
+    """Class logits from the first of the region features, box codes from the second, as of ``WidenedRegions``.
+
+    codes: ``coder`` and ``class_agnostic`` as of ``BoxHead``.
+    """
 
     def __init__(
-        self, *, num_classes: int, in_channels: int = 256, channels: int = 1024, roi_size: int = 7, convs: int = 4
+        self,
+        *,
+        num_classes: int,
+        in_channels: int = 256,
+        channels: int = 1024,
+        fc_channels: int = 1024,
+        roi_size: int = 7,
+        convs: int = 4,
+        fcs: int = 2,
+        class_loss: Callable[..., Tensor] | None = None,
+        box_loss: BoxLoss | None = None,
+        **codes: Any,
     ) -> None:
         super().__init__(
             num_classes=num_classes,
             in_channels=channels,
             fcs=0,
-            class_loss=CrossEntropy(weight=2.0),
-            box_loss=SmoothL1Loss(weight=2.0),
+            class_loss=class_loss or CrossEntropy(weight=2.0),
+            box_loss=box_loss or SmoothL1Loss(weight=2.0),
+            **codes,
         )
+        self.fc_cls = nn.Linear(fc_channels, num_classes + 1)
+        nn.init.normal_(self.fc_cls.weight, std=0.01)
+        nn.init.zeros_(self.fc_cls.bias)
         self.res_block = WideningBlock(in_channels, channels)
         self.conv_branch = nn.ModuleList(
             Bottleneck(channels, channels // 4, stride=1, dilation=1, downsample=None, options=BlockOptions())
             for _ in range(convs)
         )
-        self.fc_branch = nn.ModuleList([nn.Linear(in_channels * roi_size**2, channels), nn.Linear(channels, channels)])
+        self.fc_branch = nn.ModuleList(
+            nn.Linear(in_channels * roi_size**2 if index == 0 else fc_channels, fc_channels) for index in range(fcs)
+        )
         init_kaiming(self.res_block)
         init_kaiming(self.conv_branch)
         init_xavier(self.fc_branch)

@@ -19,8 +19,9 @@ from ..backbones.resnet import ResNet
 from ..detectors.two_stage import TwoStageDetector
 from ..losses import SmoothL1Loss
 from ..roi.box_head import BoxHead
-from ..roi.rois import SampledRegions, sample_batch
+from ..roi.rois import Assign, SampledRegions, sample_batch
 from ..roi.standard import StandardRoIHead
+from ..samplers import Sampler
 from ..settings import ProposalSettings
 from ..structures import Targets
 from .faster_rcnn import faster_rcnn
@@ -44,11 +45,13 @@ class DynamicRoIHead(StandardRoIHead):
         *,
         bbox_roi_extractor: torch.nn.Module,
         bbox_head: BoxHead,
+        assigner: Assign | None = None,
+        sampler: Sampler | None = None,
         overlap_rank: int = 75,
         code_rank: int = 10,
         interval: int = 100,
     ) -> None:
-        super().__init__(bbox_roi_extractor=bbox_roi_extractor, bbox_head=bbox_head)
+        super().__init__(bbox_roi_extractor=bbox_roi_extractor, bbox_head=bbox_head, assigner=assigner, sampler=sampler)
         self.overlap_rank, self.code_rank, self.interval = overlap_rank, code_rank, interval
         self.overlaps: list[Tensor] = []
         self.codes: list[Tensor] = []

@@ -20,7 +20,7 @@ from ..coders import DistanceCoder
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.points import level_points
 from ..dense.postprocess import dense_detections
-from ..dense.towers import tower
+from ..dense.towers import Tower
 from ..detectors.single_stage import SingleStageDetector
 from ..layers import GN, ConvModule
 from ..layers.deform import FeatureAdaption
@@ -54,16 +54,33 @@ class FoveaHead(DenseHead):
     """Classification and regression towers; outputs are (logits, codes) of each level.
 
     logits: (B, K, H, W), by sigmoid. codes: (B, 4, H, W), logarithms of the distances to the left, top, right and
-    bottom side in the level's unit. align: whether the box moves the taps with which a location is scored; towers then
-    have group normalization and the classification tower is wide and short. share: size of the fovea.
+    bottom side in the level's unit. towers: builds each of the two; with group normalization where ``align``. align:
+    whether the box moves the taps, in ``offset_groups``, with which a location is scored; the classification tower is
+    then wide and short. share: size of the fovea. strides, units and ranges: of each level.
     """
 
-    def __init__(self, *, num_classes: int, channels: int = 256, align: bool = False, share: float = 0.4) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        towers: Tower | None = None,
+        align: bool = False,
+        offset_groups: int = 4,
+        share: float = 0.4,
+        strides: Sequence[int] = STRIDES,
+        units: Sequence[float] = UNITS,
+        ranges: Sequence[tuple[float, float]] = RANGES,
+        class_loss: FocalLoss | None = None,
+        box_loss: SmoothL1Loss | None = None,
+    ) -> None:
         super().__init__()
         self.num_classes, self.share, self.coder = num_classes, share, DistanceCoder()
-        self.class_loss, self.box_loss = FocalLoss(gamma=1.5, alpha=0.4), SmoothL1Loss(beta=0.11)
-        norm = GN if align else None
-        self.reg_convs = tower(channels, channels, 4, norm)
+        self.strides, self.units, self.ranges = tuple(strides), tuple(units), tuple(ranges)
+        self.class_loss = class_loss or FocalLoss(gamma=1.5, alpha=0.4)
+        self.box_loss = box_loss or SmoothL1Loss(beta=0.11)
+        towers = towers or Tower(norm=GN if align else None)
+        channels, norm = towers.channels, towers.norm
+        self.reg_convs = towers()
         self.conv_reg = nn.Conv2d(channels, 4, 3, padding=1)
         width = 4 * channels if align else channels
         if align:
@@ -72,11 +89,11 @@ class FoveaHead(DenseHead):
                 ConvModule(width, width, 1, norm=norm, activation=nn.ReLU(inplace=True)),
             )
         else:
-            self.cls_convs = tower(channels, channels, 4, norm)
+            self.cls_convs = towers()
         self.conv_cls = nn.Conv2d(width, num_classes, 3, padding=1)
         init_normal(self)
         nn.init.constant_(self.conv_cls.bias, bias_for_prior(0.01))  # type: ignore[arg-type]
-        self.feature_adaption = FeatureAdaption(4, channels) if align else None
+        self.feature_adaption = FeatureAdaption(4, channels, offset_groups) if align else None
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits, codes = [], []
@@ -94,8 +111,9 @@ class FoveaHead(DenseHead):
         boxes = target.boxes
         area = box_sizes(boxes).prod(dim=1).sqrt()
         labels, codes = [], []
-        points = level_points(sizes, STRIDES, boxes.device)
-        for size, stride, unit, (low, high), level in zip(sizes, STRIDES, UNITS, RANGES, points, strict=True):
+        points = level_points(sizes, self.strides, boxes.device)
+        levels = zip(sizes, self.strides, self.units, self.ranges, points, strict=True)
+        for size, stride, unit, (low, high), level in levels:
             label = torch.full((len(level),), self.num_classes, dtype=torch.int64, device=boxes.device)
             code = boxes.new_zeros(len(level), 4)
             if len(boxes):
@@ -133,8 +151,8 @@ class FoveaHead(DenseHead):
         logits, codes = outputs
         return dense_detections(
             [by_prior(level, self.num_classes).sigmoid() for level in logits],
-            [by_prior(level, 4).exp() * unit for level, unit in zip(codes, UNITS, strict=True)],
-            level_points(feature_sizes(logits), STRIDES, logits[0].device),
+            [by_prior(level, 4).exp() * unit for level, unit in zip(codes, self.units, strict=True)],
+            level_points(feature_sizes(logits), self.strides, logits[0].device),
             self.decode,
             images,
             test,

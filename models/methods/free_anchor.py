@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...ops.overlaps import pairwise_iou
 from ..backbones.resnet import ResNet
-from ..coders import DeltaCoder
+from ..coders import BoxCoder, DeltaCoder
 from ..dense.head import all_by_prior, feature_sizes
 from ..detectors.single_stage import SingleStageDetector
 from ..losses import SmoothL1Loss
@@ -39,14 +40,23 @@ class FreeAnchorHead(RetinaHead):
     """A RetinaNet head trained with bags of anchors; outputs as of ``RetinaHead``.
 
     bag_size: A, the anchors that overlap an object most. overlap: the IoU from which on a predicted box begins to
-    count as on an object. alpha and gamma: as of the focal loss.
+    count as on an object. alpha and gamma: as of the focal loss. layers: further arguments of ``RetinaHead``.
     """
 
     def __init__(
-        self, *, num_classes: int, bag_size: int = 50, overlap: float = 0.6, alpha: float = 0.5, gamma: float = 2.0
+        self,
+        *,
+        num_classes: int,
+        coder: BoxCoder | None = None,
+        code_loss: SmoothL1Loss | None = None,
+        bag_size: int = 50,
+        overlap: float = 0.6,
+        alpha: float = 0.5,
+        gamma: float = 2.0,
+        **layers: Any,
     ) -> None:
-        super().__init__(num_classes=num_classes, coder=DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2)))
-        self.code_loss = SmoothL1Loss(beta=0.11, weight=0.75)
+        super().__init__(num_classes=num_classes, coder=coder or DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2)), **layers)
+        self.code_loss = code_loss or SmoothL1Loss(beta=0.11, weight=0.75)
         self.bag_size, self.overlap, self.alpha, self.gamma = bag_size, overlap, alpha, gamma
 
     def bag_losses(self, scores: Tensor, codes: Tensor, anchors: Tensor, target: Targets) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,8 @@ from ..dense.head import all_by_prior, feature_sizes
 from ..dense.points import per_point
 from ..detectors.single_stage import SingleStageDetector
 from ..losses import FocalLoss, IoULoss
-from ..priors import anchor_grid
+from ..losses.iou import OverlapLoss
+from ..priors import AnchorGrid, anchor_grid
 from ..structures import ImageBatch, Targets
 from .retinanet import STRIDES, RetinaHead, retinanet
 
@@ -43,17 +45,30 @@ def best_levels(losses: Tensor, objects: Tensor, levels: Tensor, count: int, num
 class FSAFHead(RetinaHead):
     """A RetinaNet head that predicts distances; outputs as of ``RetinaHead``, codes not below zero.
 
-    shadow: size of the region around the positive core, as a share of the object, in which its class is not trained.
+    core: size of the region that is positive, as a share of the object. shadow: of the region around it in which the
+    object's class is not trained. layers: further arguments of ``RetinaHead``.
     """
 
-    def __init__(self, *, num_classes: int, shadow: float = 0.2) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        anchors: AnchorGrid | None = None,
+        coder: TBLRCoder | None = None,
+        core: float = 0.2,
+        shadow: float = 0.2,
+        focal_loss: FocalLoss | None = None,
+        iou_loss: OverlapLoss | None = None,
+        **layers: Any,
+    ) -> None:
         super().__init__(
             num_classes=num_classes,
-            anchors=anchor_grid(STRIDES, scales=(1,), ratios=(1.0,)),
-            coder=TBLRCoder(),
+            anchors=anchors or anchor_grid(STRIDES, scales=(1,), ratios=(1.0,)),
+            coder=coder or TBLRCoder(),
+            **layers,
         )
-        self.center_assigner = CenterRegionAssigner(core=0.2, shadow=shadow)
-        self.focal_loss, self.iou_loss = FocalLoss(), IoULoss()
+        self.center_assigner = CenterRegionAssigner(core=core, shadow=shadow)
+        self.focal_loss, self.iou_loss = focal_loss or FocalLoss(), iou_loss or IoULoss()
         # Boxes start with an area, without which there is no gradient.
         nn.init.constant_(self.retina_reg.bias, 0.25)  # type: ignore[arg-type]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from ..backbones.resnet import ResNet
 from ..dense.anchor_targets import anchor_losses
 from ..dense.head import by_prior, feature_sizes
 from ..detectors.single_stage import SingleStageDetector
+from ..losses import BoxLoss
 from ..losses.classification import one_hot_targets
 from ..structures import ImageBatch, Targets
 from .retinanet import RetinaHead, retinanet
@@ -59,8 +61,9 @@ class GradientDensity(nn.Module):
 class GHMC(GradientDensity):
     """GHM-C loss (eq. 9) on sigmoid scores: (N, K) logits and (N,) labels in 0..K, where K is background."""
 
-    def __init__(self) -> None:
-        super().__init__(bins=30, momentum=0.75, last_edge=1 + 1e-6)
+    def __init__(self, *, bins: int = 30, momentum: float = 0.75, loss_weight: float = 1.0) -> None:
+        super().__init__(bins=bins, momentum=momentum, last_edge=1 + 1e-6)
+        self.loss_weight = loss_weight
 
     def forward(
         self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, normalizer: float | Tensor = 1.0
@@ -70,7 +73,7 @@ class GHMC(GradientDensity):
         valid = torch.ones_like(target, dtype=torch.bool) if weight is None else (weight > 0)[:, None].expand_as(target)
         weights = self.harmonized((logits.detach().sigmoid() - target).abs(), valid)
         loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return (loss * weights).sum() / valid.sum().clamp(min=1)
+        return self.loss_weight * (loss * weights).sum() / valid.sum().clamp(min=1)
 
 
 class GHMR(GradientDensity):
@@ -81,8 +84,8 @@ class GHMR(GradientDensity):
 
     on_boxes = False
 
-    def __init__(self, *, mu: float = 0.02, loss_weight: float = 10.0) -> None:
-        super().__init__(bins=10, momentum=0.7, last_edge=1e3)
+    def __init__(self, *, mu: float = 0.02, bins: int = 10, momentum: float = 0.7, loss_weight: float = 10.0) -> None:
+        super().__init__(bins=bins, momentum=momentum, last_edge=1e3)
         self.mu, self.loss_weight = mu, loss_weight
 
     def forward(
@@ -97,10 +100,17 @@ class GHMR(GradientDensity):
 
 
 class GHMHead(RetinaHead):
-    """A RetinaNet head trained with GHM-C and GHM-R; outputs as of ``RetinaHead``."""
+    """A RetinaNet head trained with GHM-C and GHM-R; outputs and further ``parts`` as of ``RetinaHead``."""
 
-    def __init__(self, *, num_classes: int) -> None:
-        super().__init__(num_classes=num_classes, class_loss=GHMC(), box_loss=GHMR())
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        class_loss: Callable[..., Tensor] | None = None,
+        box_loss: BoxLoss | None = None,
+        **parts: Any,
+    ) -> None:
+        super().__init__(num_classes=num_classes, class_loss=class_loss or GHMC(), box_loss=box_loss or GHMR(), **parts)
 
     def loss(
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]

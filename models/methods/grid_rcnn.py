@@ -34,14 +34,23 @@ from .cascade_rcnn import first_stage
 
 SIDE = 3
 POINTS = SIDE**2
+NORM = Norm("gn", groups=36)
 
 
 class RegionClassifier(nn.Module):
     """Two fully connected layers and class logits: (R, C, S, S) to (R, K + 1), the last column for background."""
 
-    def __init__(self, *, num_classes: int, channels: int = 256, roi_size: int = 7, fc_channels: int = 1024) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int = 256,
+        roi_size: int = 7,
+        fc_channels: int = 1024,
+        class_loss: CrossEntropy | None = None,
+    ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.class_loss = num_classes, class_loss or CrossEntropy()
         self.shared_fcs = nn.ModuleList(
             [nn.Linear(channels * roi_size**2, fc_channels), nn.Linear(fc_channels, fc_channels)]
         )
@@ -59,7 +68,7 @@ class RegionClassifier(nn.Module):
     def loss(self, logits: Tensor, regions: Sequence[SampledRegions]) -> dict[str, Tensor]:
         """Cross-entropy, averaged over all regions."""
         labels = region_labels(regions, self.num_classes)
-        return {"loss_cls": CrossEntropy()(logits, labels, None, max(len(labels), 1))}
+        return {"loss_cls": self.class_loss(logits, labels, None, max(len(labels), 1))}
 
 
 def transition(channels: int) -> nn.Sequential:
@@ -83,9 +92,18 @@ class GridHead(nn.Module):
     The second comes from features that are not fused between neighbours, and is computed in training only.
     """
 
-    def __init__(self, *, in_channels: int = 256, point_channels: int = 64, convs: int = 8, roi_size: int = 14) -> None:
+    def __init__(
+        self,
+        *,
+        in_channels: int = 256,
+        point_channels: int = 64,
+        convs: int = 8,
+        roi_size: int = 14,
+        norm: Norm | None = NORM,
+        loss_weight: float = 15.0,
+    ) -> None:
         super().__init__()
-        self.size, self.loss_weight = 2 * roi_size, 15.0
+        self.size, self.loss_weight = 2 * roi_size, loss_weight
         channels = point_channels * POINTS
         self.convs = nn.Sequential(
             *(
@@ -96,7 +114,7 @@ class GridHead(nn.Module):
                     stride=2 if index == 0 else 1,
                     padding=1,
                     bias=True,
-                    norm=Norm("gn", groups=36),
+                    norm=norm,
                     activation=nn.ReLU(inplace=True),
                 )
                 for index in range(convs)
@@ -207,14 +225,16 @@ class GridRoIHead(RoIHead):
         bbox_head: RegionClassifier,
         grid_roi_extractor: nn.Module,
         grid_head: GridHead,
+        assigner: MaxIoUAssigner | None = None,
+        sampler: RandomSampler | None = None,
         max_grids: int = 192,
     ) -> None:
         super().__init__()
         self.bbox_roi_extractor, self.bbox_head = bbox_roi_extractor, bbox_head
         self.grid_roi_extractor, self.grid_head, self.max_grids = grid_roi_extractor, grid_head, max_grids
         self.num_classes = bbox_head.num_classes
-        self.assigner = MaxIoUAssigner(0.5, 0.5, min_positive=0.5, match_low_quality=True)
-        self.sampler = RandomSampler(num=512, pos_fraction=0.25, add_ground_truth=True)
+        self.assigner = assigner or MaxIoUAssigner(0.5, 0.5, min_positive=0.5, match_low_quality=True)
+        self.sampler = sampler or RandomSampler(num=512, pos_fraction=0.25, add_ground_truth=True)
 
     def loss(
         self,

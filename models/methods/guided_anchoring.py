@@ -10,6 +10,7 @@ of a location, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -25,7 +26,7 @@ from ..coders import BoxCoder, DeltaCoder
 from ..dense.anchor_targets import Assign, anchor_losses, batch_targets
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.postprocess import dense_detections
-from ..dense.towers import tower
+from ..dense.towers import Tower
 from ..detectors.base import full_precision
 from ..detectors.single_stage import SingleStageDetector
 from ..detectors.two_stage import TwoStageDetector
@@ -33,7 +34,7 @@ from ..layers.deform import FeatureAdaption
 from ..layers.init import bias_for_prior, init_normal
 from ..losses import BinaryCrossEntropy, BoundedIoULoss, BoxLoss, FocalLoss, SmoothL1Loss
 from ..necks.fpn import FPN
-from ..priors import anchor_grid, octave_scales
+from ..priors import AnchorGrid, anchor_grid, octave_scales
 from ..roi.box_head import BoxHead
 from ..roi.standard import StandardRoIHead
 from ..samplers import AllSampler, RandomSampler, Sampler
@@ -45,6 +46,8 @@ from .rpn import RPN, anchor_proposals, as_objects
 
 LEAST_LOCATION_SCORE = 0.01
 """Where less is expected no anchor is placed at test time (section 3.2)."""
+PROPOSAL_RULE = MaxIoUAssigner(positive=0.7, negative=0.3, min_positive=0.3)
+TOWER = Tower(norm=None)
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -60,8 +63,9 @@ class MaskedConv2d(nn.Conv2d):
 class AnchorGuide(nn.Module):
     """Turns predicted locations and shapes into anchors, and trains them (sections 3.2 and 3.4). Without parameters.
 
-    scale: size in strides of the squares from which shapes are counted. stds: normalization of the shapes. rule: how
-    overlaps decide which locations learn a shape.
+    scale: size in strides of the squares from which shapes are counted. rule: how overlaps of the ``sampled`` anchors
+    decide which locations learn a shape; coder: how it is written. core and ring: shares of an object whose locations
+    learn to be one, and are left out. least_score: where less is expected no anchor is placed at test time.
     """
 
     def __init__(
@@ -70,16 +74,24 @@ class AnchorGuide(nn.Module):
         strides: tuple[int, ...],
         scale: float,
         rule: MaxIoUAssigner,
-        stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
+        coder: DeltaCoder | None = None,
+        sampled: AnchorGrid | None = None,
+        sampler: Sampler | None = None,
+        core: float = 0.2,
+        ring: float = 0.5,
+        location_loss: FocalLoss | None = None,
+        shape_loss: BoundedIoULoss | None = None,
+        least_score: float = LEAST_LOCATION_SCORE,
     ) -> None:
         super().__init__()
-        self.sampled = anchor_grid(strides, scales=octave_scales(scale, 3), ratios=(0.5, 1.0, 2.0))
+        self.least_score = least_score
+        self.sampled = sampled or anchor_grid(strides, scales=octave_scales(scale, 3), ratios=(0.5, 1.0, 2.0))
         self.squares = anchor_grid(strides, scales=(scale,), ratios=(1.0,))
-        self.coder = DeltaCoder(stds=stds, max_ratio=1e6, clip=False)
+        self.coder = replace(coder or DeltaCoder(), max_ratio=1e6, clip=False)
         self.shape_assigner = ApproxMaxIoUAssigner(rule)
-        self.shape_sampler = RandomSampler(num=256, pos_fraction=0.5)
-        self.location_assigner = RegionAssigner(strides, scale)
-        self.location_loss, self.shape_loss = FocalLoss(), BoundedIoULoss()
+        self.shape_sampler = sampler or RandomSampler(num=256, pos_fraction=0.5)
+        self.location_assigner = RegionAssigner(strides, scale, core, ring)
+        self.location_loss, self.shape_loss = location_loss or FocalLoss(), shape_loss or BoundedIoULoss()
 
     def shaped(self, squares: Tensor, shapes: Tensor) -> Tensor:
         """(..., 4) squares with (..., 2) predicted widths and heights to (..., 4) anchors."""
@@ -96,6 +108,10 @@ class AnchorGuide(nn.Module):
     def usable(self, sizes: Sequence[tuple[int, int]], images: ImageBatch) -> Tensor:
         """(P,) bool: the location's cell lies inside the batch."""
         return torch.cat(self.squares.valid(sizes, images.padded_size, images.pixels.device))
+
+    def placed(self, locations: Tensor) -> Tensor:
+        """(B, 1, H, W) logits of the locations to (B, H, W) bool: an anchor is placed there."""
+        return locations[:, 0].sigmoid() >= self.least_score
 
     def loss(
         self, shapes: Sequence[Tensor], locations: Sequence[Tensor], images: ImageBatch, targets: Sequence[Targets]
@@ -125,11 +141,6 @@ class AnchorGuide(nn.Module):
                 logits.flatten(0, 1), labels.flatten(), weights.flatten(), owners.numel() / 200
             ),
         }
-
-
-def location_mask(locations: Tensor) -> Tensor:
-    """(B, 1, H, W) logits of the locations to (B, H, W) bool: an anchor is placed there."""
-    return locations[:, 0].sigmoid() >= LEAST_LOCATION_SCORE
 
 
 def guided_losses(
@@ -181,15 +192,27 @@ class GARPNHead(DenseHead):
     """
 
     def __init__(
-        self, *, channels: int = 256, training: ProposalSettings | None = None, testing: ProposalSettings | None = None
+        self,
+        *,
+        channels: int = 256,
+        guide: AnchorGuide | None = None,
+        offset_groups: int = 4,
+        coder: BoxCoder | None = None,
+        assigner: Assign = PROPOSAL_RULE,
+        sampler: Sampler | None = None,
+        class_loss: BinaryCrossEntropy | None = None,
+        box_loss: BoxLoss | None = None,
+        training: ProposalSettings | None = None,
+        testing: ProposalSettings | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = 1
-        rule = MaxIoUAssigner(positive=0.7, negative=0.3, min_positive=0.3)
-        self.guide = AnchorGuide(strides=(4, 8, 16, 32, 64), scale=8, rule=rule, stds=(0.07, 0.07, 0.14, 0.14))
-        self.coder = DeltaCoder(stds=(0.07, 0.07, 0.11, 0.11))
-        self.assigner, self.sampler = rule, RandomSampler(num=256, pos_fraction=0.5)
-        self.class_loss, self.box_loss = BinaryCrossEntropy(), SmoothL1Loss()
+        self.guide = guide or AnchorGuide(
+            strides=(4, 8, 16, 32, 64), scale=8, rule=PROPOSAL_RULE, coder=DeltaCoder(stds=(0.07, 0.07, 0.14, 0.14))
+        )
+        self.coder = coder or DeltaCoder(stds=(0.07, 0.07, 0.11, 0.11))
+        self.assigner, self.sampler = assigner, sampler or RandomSampler(num=256, pos_fraction=0.5)
+        self.class_loss, self.box_loss = class_loss or BinaryCrossEntropy(), box_loss or SmoothL1Loss()
         self.train_proposals = training or ProposalSettings(candidates_per_level=2000)
         self.test_proposals = testing or ProposalSettings()
         self.rpn_conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -199,7 +222,7 @@ class GARPNHead(DenseHead):
         self.conv_reg = MaskedConv2d(channels, 4, 1)
         init_normal(self)
         nn.init.constant_(self.conv_loc.bias, bias_for_prior(0.01))  # type: ignore[arg-type]
-        self.feature_adaption = FeatureAdaption(2, channels)
+        self.feature_adaption = FeatureAdaption(2, channels, offset_groups)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
         hidden = [self.rpn_conv(x).relu() for x in features]
@@ -207,7 +230,7 @@ class GARPNHead(DenseHead):
         logits, codes = [], []
         for x, shape, location in zip(hidden, shapes, locations, strict=True):
             x = self.feature_adaption(x, shape.detach())
-            mask = None if self.training else location_mask(location)
+            mask = None if self.training else self.guide.placed(location)
             logits.append(self.conv_cls(x, mask))
             codes.append(self.conv_reg(x, mask))
         return logits, codes, shapes, locations
@@ -239,7 +262,7 @@ class GARPNHead(DenseHead):
         """Proposals of each image in batch pixels, by the settings of the current mode; no gradient flows back."""
         settings = self.train_proposals if self.training else self.test_proposals
         logits, codes, shapes, locations = outputs
-        masks = None if self.training else [location_mask(level.detach()).flatten(1) for level in locations]
+        masks = None if self.training else [self.guide.placed(level.detach()).flatten(1) for level in locations]
         return anchor_proposals(logits, codes, self.guide.anchors(shapes), images, self.coder, settings, masks)
 
 
@@ -249,17 +272,29 @@ class GARetinaHead(DenseHead):
     logits: (B, K, H, W), by sigmoid. codes: (B, 4, H, W). shapes: (B, 2, H, W). locations: (B, 1, H, W), by sigmoid.
     """
 
-    def __init__(self, *, num_classes: int, channels: int = 256, depth: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        towers: Tower = TOWER,
+        guide: AnchorGuide | None = None,
+        offset_groups: int = 4,
+        coder: BoxCoder | None = None,
+        assigner: Assign | None = None,
+        class_loss: FocalLoss | None = None,
+        box_loss: BoxLoss | None = None,
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.guide = AnchorGuide(
+        self.guide = guide or AnchorGuide(
             strides=STRIDES, scale=4, rule=MaxIoUAssigner(positive=0.5, negative=0.4, min_positive=0.4)
         )
-        self.coder = DeltaCoder()
-        self.assigner, self.sampler = MaxIoUAssigner(positive=0.5, negative=0.5), AllSampler()
-        self.class_loss, self.box_loss = FocalLoss(), SmoothL1Loss(beta=0.04)
-        self.cls_convs = tower(channels, channels, depth)
-        self.reg_convs = tower(channels, channels, depth)
+        self.coder = coder or DeltaCoder()
+        self.assigner, self.sampler = assigner or MaxIoUAssigner(positive=0.5, negative=0.5), AllSampler()
+        self.class_loss, self.box_loss = class_loss or FocalLoss(), box_loss or SmoothL1Loss(beta=0.04)
+        channels = towers.channels
+        self.cls_convs = towers()
+        self.reg_convs = towers()
         self.conv_loc = nn.Conv2d(channels, 1, 1)
         self.conv_shape = nn.Conv2d(channels, 2, 1)
         self.retina_cls = MaskedConv2d(channels, num_classes, 3, padding=1)
@@ -267,15 +302,15 @@ class GARetinaHead(DenseHead):
         init_normal(self)
         for layer in (self.conv_loc, self.retina_cls):
             nn.init.constant_(layer.bias, bias_for_prior(0.01))  # type: ignore[arg-type]
-        self.feature_adaption_cls = FeatureAdaption(2, channels)
-        self.feature_adaption_reg = FeatureAdaption(2, channels)
+        self.feature_adaption_cls = FeatureAdaption(2, channels, offset_groups)
+        self.feature_adaption_reg = FeatureAdaption(2, channels, offset_groups)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
         logits, codes, shapes, locations = [], [], [], []
         for x in features:
             for_class, for_box = self.cls_convs(x), self.reg_convs(x)
             location, shape = self.conv_loc(for_class), self.conv_shape(for_box)
-            mask = None if self.training else location_mask(location)
+            mask = None if self.training else self.guide.placed(location)
             logits.append(self.retina_cls(self.feature_adaption_cls(for_class, shape.detach()), mask))
             codes.append(self.retina_reg(self.feature_adaption_reg(for_box, shape.detach()), mask))
             shapes.append(shape)
@@ -308,7 +343,7 @@ class GARetinaHead(DenseHead):
         logits, codes, shapes, locations = outputs
         anchors = self.guide.anchors(shapes)
         scores = [
-            by_prior(level, self.num_classes).sigmoid() * location_mask(location).flatten(1)[..., None]
+            by_prior(level, self.num_classes).sigmoid() * self.guide.placed(location).flatten(1)[..., None]
             for level, location in zip(logits, locations, strict=True)
         ]
         # Every image has its own anchors, which travel with the codes.

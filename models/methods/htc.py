@@ -10,6 +10,7 @@ Shape letters: R regions of all images, C channels, S region size, K classes, M 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,9 @@ from ..roi.cascade import (
 from ..roi.extractor import roi_align_extractor
 from ..roi.mask_head import FCNMaskHead
 from ..roi.masks import MaskBranch, RegionMasks, detected_rois
-from ..roi.rois import sample_batch, to_rois
+from ..roi.rois import Assign, sample_batch, to_rois
 from ..roi.semantic_head import COCO_STUFF_CLASSES, FusedSemanticHead, add_semantic, semantic_roi_extractor
+from ..samplers import Sampler
 from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
 from .cascade_rcnn import STAGES, box_heads, first_stage
@@ -41,12 +43,16 @@ from .cascade_rcnn import STAGES, box_heads, first_stage
 class HTCMaskHead(FCNMaskHead):
     """A mask head that can add the mask features of the stage before to its own input.
 
-    follows: whether there is a stage before.
+    follows: whether there is a stage before. layers: further arguments of ``FCNMaskHead``.
     """
 
-    def __init__(self, *, num_classes: int, follows: bool, channels: int = 256) -> None:
-        super().__init__(num_classes=num_classes, in_channels=channels, channels=channels)
-        self.conv_res = ConvModule(channels, channels, 1, activation=nn.ReLU(inplace=True)) if follows else None
+    def __init__(self, *, num_classes: int, follows: bool, channels: int = 256, **layers: Any) -> None:
+        super().__init__(num_classes=num_classes, **{"in_channels": channels, **layers}, channels=channels)
+        self.conv_res = (
+            ConvModule(channels, channels, 1, norm=layers.get("norm"), activation=nn.ReLU(inplace=True))
+            if follows
+            else None
+        )
 
     def shared(self, x: Tensor, previous: Tensor | None = None) -> Tensor:
         """(R, C, S, S) region features, and what ``shared`` of the stage before gave, to this stage's features."""
@@ -56,7 +62,10 @@ class HTCMaskHead(FCNMaskHead):
 
 
 class HTCRoIHead(RoIHead):
-    """Three stages of boxes and masks that run in turn; without ``semantic_head`` there is no semantic branch."""
+    """Stages of boxes and masks that run in turn; without ``semantic_head`` there is no semantic branch.
+
+    assigners and samplers: one for each stage.
+    """
 
     def __init__(
         self,
@@ -66,13 +75,20 @@ class HTCRoIHead(RoIHead):
         mask_roi_extractor: Sequence[nn.Module],
         mask_head: Sequence[HTCMaskHead],
         semantic_head: FusedSemanticHead | None,
+        semantic_extractor: nn.Module | None = None,
+        assigners: Sequence[Assign] | None = None,
+        samplers: Sequence[Sampler] | None = None,
+        stage_weights: Sequence[float] = STAGE_WEIGHTS,
     ) -> None:
         super().__init__()
         self.bbox_roi_extractor, self.mask_roi_extractor = stages(bbox_roi_extractor), stages(mask_roi_extractor)
         self.bbox_head, self.mask_head = stages(bbox_head), stages(mask_head)
-        self.semantic_head, self.semantic_roi_extractor = semantic_head, semantic_roi_extractor()
+        self.semantic_head = semantic_head
+        self.semantic_roi_extractor = semantic_extractor or semantic_roi_extractor()
         self.num_classes = bbox_head[0].num_classes
-        self.assigners, self.samplers = cascade_assigners(match_low_quality=True), cascade_samplers()
+        self.assigners = list(assigners or cascade_assigners(match_low_quality=True))
+        self.samplers = list(samplers or cascade_samplers())
+        self.stage_weights = tuple(stage_weights)
 
     def with_semantic(self, x: Tensor, semantic: Tensor | None, rois: Tensor) -> Tensor:
         """(R, C, S, S) region features plus the semantic features of the (R, 5) regions, where there are any."""
@@ -108,7 +124,7 @@ class HTCRoIHead(RoIHead):
             logits, semantic = self.semantic_head(features)
             losses.update(self.semantic_head.loss(logits, targets))
         for stage, (box_head, mask_head, weight) in enumerate(
-            zip(self.bbox_head, self.mask_head, STAGE_WEIGHTS, strict=True)
+            zip(self.bbox_head, self.mask_head, self.stage_weights, strict=True)
         ):
             assign, sampler = self.assigners[stage], self.samplers[stage]
             regions = sample_batch(proposals, targets, assign, sampler)
@@ -133,7 +149,7 @@ class HTCRoIHead(RoIHead):
         )
 
         def masks(found: Sequence[Detections]) -> RegionMasks:
-            flow = self.masks_forward(STAGES - 1, features, semantic, detected_rois(found, images))
+            flow = self.masks_forward(len(self.bbox_head) - 1, features, semantic, detected_rois(found, images))
             each = [head.logits(x).sigmoid() for head, x in zip(self.mask_head, flow, strict=True)]
             return RegionMasks(torch.stack(each).mean(dim=0))
 

@@ -75,9 +75,11 @@ def legacy_ssd_anchors(layout: Layout) -> AnchorGrid:
     return AnchorGrid(layout.strides, bases)
 
 
-def legacy_anchors(strides: Sequence[int], scales: Sequence[float]) -> AnchorGrid:
+def legacy_anchors(
+    strides: Sequence[int], scales: Sequence[float], ratios: Sequence[float] = (0.5, 1.0, 2.0)
+) -> AnchorGrid:
     """Anchors centred on the middle of each cell, their sides rounded to whole pixels."""
-    bases = [rounded_inside(base_anchors(s, scales, (0.5, 1.0, 2.0)), (s - 1) / 2) for s in strides]
+    bases = [rounded_inside(base_anchors(s, scales, ratios), (s - 1) / 2) for s in strides]
     return AnchorGrid(strides, bases)
 
 

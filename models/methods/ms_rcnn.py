@@ -21,6 +21,7 @@ from ..roi.mask_head import FCNMaskHead, mask_targets
 from ..roi.masks import RegionMasks, own_class
 from ..roi.rois import Assign, SampledRegions, to_rois
 from ..roi.standard import StandardRoIHead
+from ..samplers import Sampler
 from ..structures import Targets
 from .mask_rcnn import mask_rcnn
 
@@ -34,6 +35,7 @@ class MaskIoUHead(nn.Module):
         self,
         *,
         num_classes: int,
+        in_channels: int = 256,
         channels: int = 256,
         roi_size: int = 14,
         convs: int = 4,
@@ -44,7 +46,13 @@ class MaskIoUHead(nn.Module):
         super().__init__()
         self.loss_weight = loss_weight
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels + (index == 0), channels, 3, stride=2 if index == convs - 1 else 1, padding=1)
+            nn.Conv2d(
+                in_channels + 1 if index == 0 else channels,
+                channels,
+                3,
+                stride=2 if index == convs - 1 else 1,
+                padding=1,
+            )
             for index in range(convs)
         )
         width = channels * (roi_size // 2) ** 2
@@ -115,6 +123,7 @@ class MaskScoringRoIHead(StandardRoIHead):
         mask_head: FCNMaskHead,
         mask_iou_head: MaskIoUHead,
         assigner: Assign | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         super().__init__(
             bbox_roi_extractor=bbox_roi_extractor,
@@ -122,6 +131,7 @@ class MaskScoringRoIHead(StandardRoIHead):
             mask_roi_extractor=mask_roi_extractor,
             mask_head=mask_head,
             assigner=assigner,
+            sampler=sampler,
         )
         self.mask_iou_head = mask_iou_head
 

@@ -13,20 +13,20 @@ from torch import nn
 
 from ..backbones.resnet import ResNet
 from ..detectors.single_stage import SingleStageDetector
-from ..layers import GN, ConvModule, ModulatedDeformConv2d
+from ..layers import GN, ConvModule, ModulatedDeformConv2d, Norm
 from ..necks.nas_fcos_fpn import NASFCOSFPN
 from .fcos import fcos, group_normalized_tower
 
 
-def searched_tower(channels: int = 256) -> nn.Sequential:
+def searched_tower(in_channels: int = 256, channels: int = 256, norm: Norm | None = GN) -> nn.Sequential:
     """Deformable 3 x 3, plain 3 x 3, deformable 3 x 3 and 1 x 1 convolutions (section 4.1, figure 5)."""
     conv = partial(ModulatedDeformConv2d, offset_groups=2)
-    deformed = partial(ConvModule, channels, channels, 3, padding=1, bias=True, norm=GN, conv=conv)
+    deformed = partial(ConvModule, out_channels=channels, kernel_size=3, padding=1, bias=True, norm=norm, conv=conv)
     return nn.Sequential(
-        deformed(activation=nn.ReLU(inplace=True)),
-        ConvModule(channels, channels, 3, padding=1, norm=GN, activation=nn.ReLU(inplace=True)),
-        deformed(activation=nn.ReLU(inplace=True)),
-        ConvModule(channels, channels, 1, norm=GN, activation=nn.ReLU(inplace=True)),
+        deformed(in_channels, activation=nn.ReLU(inplace=True)),
+        ConvModule(channels, channels, 3, padding=1, norm=norm, activation=nn.ReLU(inplace=True)),
+        deformed(channels, activation=nn.ReLU(inplace=True)),
+        ConvModule(channels, channels, 1, norm=norm, activation=nn.ReLU(inplace=True)),
     )
 
 

@@ -7,20 +7,22 @@ Shape letters: B images, A anchors of a location, K classes, H x W locations of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
+from ..dense.anchor_targets import Assign
 from ..detectors.single_stage import SingleStageDetector
-from ..layers import BN
+from ..layers import BN, Norm
 from ..settings import DenseTest
 from .retinanet import RetinaHead, tower
 
 
-def level_towers(in_channels: int, channels: int, depth: int, levels: int) -> nn.ModuleList:
+def level_towers(in_channels: int, channels: int, depth: int, levels: int, norm: Norm) -> nn.ModuleList:
     """A tower for each level; the convolutions of all are those of the first."""
-    towers = nn.ModuleList(tower(in_channels, channels, depth, BN) for _ in range(levels))
+    towers = nn.ModuleList(tower(in_channels, channels, depth, norm) for _ in range(levels))
     for own in towers:
         for conv, shared in zip(own, towers[0], strict=True):  # type: ignore[arg-type]
             conv.conv = shared.conv
@@ -28,15 +30,31 @@ def level_towers(in_channels: int, channels: int, depth: int, levels: int) -> nn
 
 
 class RetinaSepBNHead(RetinaHead):
-    """A RetinaNet head whose batch statistics are those of one level; outputs as of ``RetinaHead``."""
+    """A RetinaNet head whose batch statistics are those of one level; outputs and further ``parts`` as of
+    ``RetinaHead``."""
 
-    def __init__(self, *, num_classes: int, in_channels: int = 256) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: int = 256,
+        channels: int = 256,
+        depth: int = 4,
+        norm: Norm = BN,
+        assigner: Assign | None = None,
+        **parts: Any,
+    ) -> None:
         super().__init__(
-            num_classes=num_classes, in_channels=in_channels, assigner=MaxIoUAssigner(positive=0.5, negative=0.5)
+            num_classes=num_classes,
+            in_channels=in_channels,
+            channels=channels,
+            depth=depth,
+            assigner=assigner or MaxIoUAssigner(positive=0.5, negative=0.5),
+            **parts,
         )
         levels = len(self.anchors.strides)
-        self.cls_convs = level_towers(in_channels, 256, 4, levels)
-        self.reg_convs = level_towers(in_channels, 256, 4, levels)
+        self.cls_convs = level_towers(in_channels, channels, depth, levels, norm)
+        self.reg_convs = level_towers(in_channels, channels, depth, levels, norm)
         for convs in (*self.cls_convs, *self.reg_convs):
             for conv in convs:  # type: ignore[union-attr]
                 nn.init.normal_(conv.conv.weight, std=0.01)

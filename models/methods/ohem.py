@@ -8,6 +8,7 @@ Shape letters: P proposals of one image, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +26,13 @@ from .faster_rcnn import faster_rcnn
 
 
 class OHEMRoIHead(StandardRoIHead):
-    """The second stage that chooses the regions it is trained on by their loss."""
+    """The second stage that chooses the regions it is trained on by their loss; ``parts`` as of ``StandardRoIHead``."""
 
-    def __init__(self, *, bbox_roi_extractor: nn.Module, bbox_head: RegionHead) -> None:
-        super().__init__(bbox_roi_extractor=bbox_roi_extractor, bbox_head=bbox_head)
-        self.hard_examples = OHEMSampler()
+    def __init__(
+        self, *, bbox_roi_extractor: nn.Module, bbox_head: RegionHead, sampler: OHEMSampler | None = None, **parts: Any
+    ) -> None:
+        super().__init__(bbox_roi_extractor=bbox_roi_extractor, bbox_head=bbox_head, **parts)
+        self.hard_examples = sampler or OHEMSampler()
 
     @torch.no_grad()
     def sample(

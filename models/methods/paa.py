@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -141,7 +142,11 @@ def vote(
 
 
 class PAAHead(ATSSHead):
-    """ATSS's head with probabilistic assignment; its third output is the IoU of the box, by sigmoid."""
+    """ATSS's head with probabilistic assignment; its third output is the IoU of the box, by sigmoid.
+
+    candidates: which anchors take part. per_level: of each object and level so many. parts: further arguments of
+    ``ATSSHead``.
+    """
 
     def __init__(
         self,
@@ -150,15 +155,20 @@ class PAAHead(ATSSHead):
         towers: Tower | None = None,
         anchors: AnchorGrid | None = None,
         box_loss: OverlapLoss | None = None,
+        centerness_weight: float = 0.5,
+        candidates: MaxIoUAssigner | None = None,
+        per_level: int = 9,
+        **parts: Any,
     ) -> None:
         super().__init__(
             num_classes=num_classes,
             towers=towers,
             anchors=anchors,
             box_loss=box_loss or GIoULoss(weight=1.3),
-            centerness_weight=0.5,
+            centerness_weight=centerness_weight,
+            **parts,
         )
-        self.candidates = MaxIoUAssigner(positive=0.1, negative=0.1)
+        self.candidates, self.per_level = candidates or MaxIoUAssigner(positive=0.1, negative=0.1), per_level
 
     @torch.no_grad()
     def assign(self, logits: Tensor, codes: Tensor, levels: Sequence[Tensor], target: Targets) -> Assignment:
@@ -173,7 +183,7 @@ class PAAHead(ATSSHead):
             self.coder.decode(anchors[candidate], codes[candidate]), target.boxes[objects]
         )
         level = per_point(range(len(levels)), levels).long()[candidate]
-        rejected = candidate[~likely_positives(losses, objects, level, len(target))]
+        rejected = candidate[~likely_positives(losses, objects, level, len(target), self.per_level)]
         return Assignment(first.matched.index_fill(0, rejected, BACKGROUND), first.overlaps)
 
     def loss(

@@ -24,6 +24,7 @@ from ..roi.mask_head import MaskHead
 from ..roi.masks import RegionMasks, own_class
 from ..roi.rois import Assign, SampledRegions, to_rois
 from ..roi.standard import StandardRoIHead
+from ..samplers import Sampler
 from ..structures import Targets
 from .mask_rcnn import mask_rcnn
 
@@ -74,11 +75,23 @@ class PointExtractor(nn.Module):
 class CoarseMaskHead(MaskHead):
     """A mask from fully connected layers at half the region's resolution: (R, C, S, S) to (R, K, M, M) logits."""
 
-    def __init__(self, *, num_classes: int, channels: int = 256, roi_size: int = 14, fc_channels: int = 1024) -> None:
-        super().__init__(num_classes)
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: int = 256,
+        channels: int = 256,
+        roi_size: int = 14,
+        fcs: int = 2,
+        fc_channels: int = 1024,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(num_classes, loss_weight)
         self.size = roi_size // 2
-        self.downsample_conv = ConvModule(channels, channels, 2, stride=2, activation=nn.ReLU(inplace=True))
-        self.fcs = nn.ModuleList([nn.Linear(channels * self.size**2, fc_channels), nn.Linear(fc_channels, fc_channels)])
+        self.downsample_conv = ConvModule(in_channels, channels, 2, stride=2, activation=nn.ReLU(inplace=True))
+        self.fcs = nn.ModuleList(
+            nn.Linear(channels * self.size**2 if index == 0 else fc_channels, fc_channels) for index in range(fcs)
+        )
         self.fc_logits = nn.Linear(fc_channels, num_classes * self.size**2)
         init_xavier(self.fcs)
         nn.init.normal_(self.fc_logits.weight, std=0.001)
@@ -95,11 +108,26 @@ class PointHead(nn.Module):
     """A multilayer perceptron on every point, which reads the coarse logits again in each layer (section 3.3):
     (R, C, P) features and (R, K, P) coarse logits to (R, K, P) logits."""
 
-    def __init__(self, *, num_classes: int, channels: int = 256, layers: int = 3) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: int = 256,
+        channels: int = 256,
+        layers: int = 3,
+        loss_weight: float = 1.0,
+    ) -> None:
         super().__init__()
+        self.loss_weight = loss_weight
         self.fcs = nn.ModuleList(
-            ConvModule(channels + num_classes, channels, 1, conv=nn.Conv1d, activation=nn.ReLU(inplace=True))
-            for _ in range(layers)
+            ConvModule(
+                (in_channels if index == 0 else channels) + num_classes,
+                channels,
+                1,
+                conv=nn.Conv1d,
+                activation=nn.ReLU(inplace=True),
+            )
+            for index in range(layers)
         )
         self.fc_logits = nn.Conv1d(channels + num_classes, num_classes, 1)
         for fc in self.fcs:
@@ -173,6 +201,8 @@ class PointRendRoIHead(StandardRoIHead):
         mask_head: CoarseMaskHead,
         point_head: PointHead,
         assigner: Assign | None = None,
+        sampler: Sampler | None = None,
+        point_sampler: PointSampler | None = None,
         subdivisions: int = 5,
         points_per_step: int = 784,
     ) -> None:
@@ -182,8 +212,9 @@ class PointRendRoIHead(StandardRoIHead):
             mask_roi_extractor=mask_roi_extractor,
             mask_head=mask_head,
             assigner=assigner,
+            sampler=sampler,
         )
-        self.point_head, self.point_sampler = point_head, PointSampler()
+        self.point_head, self.point_sampler = point_head, point_sampler or PointSampler()
         self.subdivisions, self.points_per_step = subdivisions, points_per_step
 
     def points_forward(self, features: Sequence[Tensor], rois: Tensor, points: Tensor, coarse: Tensor) -> Tensor:
@@ -202,7 +233,8 @@ class PointRendRoIHead(StandardRoIHead):
         if not len(rois):
             return {**losses, "loss_point": decided.sum() * 0}
         wanted = point_targets(points, regions, targets)
-        return {**losses, "loss_point": F.binary_cross_entropy_with_logits(own_class(decided, labels), wanted)}
+        loss = F.binary_cross_entropy_with_logits(own_class(decided, labels), wanted)
+        return {**losses, "loss_point": self.point_head.loss_weight * loss}
 
     def region_masks(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> RegionMasks:
         fine = self.refine(features, rois, self.masks_forward(features, rois), labels)

@@ -20,6 +20,7 @@ from ..boxes import box_sizes, to_output_frame
 from ..coders import BoxCoder, DeltaCoder
 from ..dense.anchor_targets import anchor_losses, anchor_targets
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
+from ..dense.towers import tower
 from ..detectors.base import Detector, full_precision
 from ..detectors.two_stage import ProposalHead
 from ..layers.init import init_normal
@@ -97,10 +98,11 @@ def as_objects(targets: Sequence[Targets]) -> list[Targets]:
 
 
 class RPNHead(DenseHead):
-    """One shared convolution, then objectness and regression; outputs are (logits, codes) of each level.
+    """Shared convolutions, then objectness and regression; outputs are (logits, codes) of each level.
 
     logits: (B, A, H, W), by sigmoid. codes: (B, A 4, H, W). border: anchors reaching further outside the image are
-    not trained on (all are, where negative). training and testing: how proposals are made in either mode.
+    not trained on (all are, where negative). convs: how many shared convolutions. training and testing: how proposals
+    are made in either mode.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class RPNHead(DenseHead):
         class_weight: float = 1.0,
         box_loss: BoxLoss | None = None,
         border: float = -1,
+        convs: int = 1,
         training: ProposalSettings | None = None,
         testing: ProposalSettings | None = None,
     ) -> None:
@@ -129,7 +132,10 @@ class RPNHead(DenseHead):
         self.train_proposals = training or ProposalSettings(candidates_per_level=2000)
         self.test_proposals = testing or ProposalSettings()
         per_location = self.anchors.anchors_per_location[0]
-        self.rpn_conv = nn.Conv2d(in_channels, channels, 3, padding=1)
+        if convs == 1:
+            self.rpn_conv: nn.Module = nn.Conv2d(in_channels, channels, 3, padding=1)
+        else:
+            self.rpn_conv = tower(in_channels, channels, convs)
         self.rpn_cls = nn.Conv2d(channels, per_location, 1)
         self.rpn_reg = nn.Conv2d(channels, per_location * 4, 1)
         init_normal(self)

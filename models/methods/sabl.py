@@ -11,7 +11,7 @@ of all levels, H x W locations of a level, A shapes of a location.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -24,14 +24,14 @@ from ..boxes import box_centres, box_sizes
 from ..dense.anchor_targets import batch_objects
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.postprocess import dense_detections
-from ..dense.towers import tower
+from ..dense.towers import Tower
 from ..detectors.single_stage import SingleStageDetector
 from ..detectors.two_stage import TwoStageDetector
 from ..layers import ConvModule, Norm
 from ..layers.init import bias_for_prior, init_normal, init_xavier
 from ..losses import CrossEntropy, FocalLoss, SmoothL1Loss, soft_binary_cross_entropy
 from ..necks.fpn import FPN
-from ..priors import anchor_grid
+from ..priors import AnchorGrid, anchor_grid
 from ..roi.box_head import RegionHead, region_labels
 from ..roi.cascade import CascadeRoIHead
 from ..roi.extractor import roi_align_extractor
@@ -43,8 +43,10 @@ from .faster_rcnn import faster_rcnn
 from .retinanet import STRIDES, retina_anchors
 
 BUCKETS = 7
+"""G where not given."""
 NEAREST = 2
 """Of each side so many buckets, the nearest ones, learn where the side lies from them."""
+TOWER = Tower(norm=None)
 
 
 class BucketTargets(NamedTuple):
@@ -65,19 +67,20 @@ class BucketTargets(NamedTuple):
 class BucketCoder:
     """Buckets of the sides of boxes (section 3.2).
 
-    scale: size of the region that is divided, in sizes of the prior; each side has ``BUCKETS`` buckets from its end of
-    the region to the middle. A code is (..., 8 G): the logits of the buckets of the four sides, then their offsets.
+    scale: size of the region that is divided, in sizes of the prior; each side has ``count`` buckets, G, from its end
+    of the region to the middle. A code is (..., 8 G): the logits of the buckets of the four sides, then their offsets.
     """
 
     scale: float
+    count: int = BUCKETS
 
     def buckets(self, priors: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 4) priors to the (N, 4, G) places of the buckets of each side and the (N, 4, 1) size of a bucket."""
         centre, half = box_centres(priors), box_sizes(priors) * (self.scale / 2)
         low, high = centre - half, centre + half
         ends = torch.stack((low[:, 0], high[:, 0], low[:, 1], high[:, 1]), dim=1)[..., None]
-        size = ((high - low) / (2 * BUCKETS)).repeat_interleave(2, dim=1)[..., None]
-        steps = torch.arange(BUCKETS, device=priors.device) + 0.5
+        size = ((high - low) / (2 * self.count)).repeat_interleave(2, dim=1)[..., None]
+        steps = torch.arange(self.count, device=priors.device) + 0.5
         inwards = priors.new_tensor((1, -1, 1, -1))[:, None]
         return ends + inwards * steps * size, size
 
@@ -114,7 +117,7 @@ class BucketCoder:
 
     def split(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 8 G) codes to (N, 4, G) logits and (N, 4, G) offsets."""
-        logits, offsets = codes.reshape(len(codes), 2, 4, BUCKETS).unbind(dim=1)
+        logits, offsets = codes.reshape(len(codes), 2, 4, self.count).unbind(dim=1)
         return logits, offsets
 
 
@@ -122,16 +125,33 @@ class SABLHead(RegionHead):
     """The second stage: class logits from a fully connected layer; the features of the sides from convolutions and an
     attention pooling in either direction (section 3.1), which all sides score with the same layers.
 
-    (R, C, S, S) to (R, K + 1) logits and (R, 8 G) codes, S = G.
+    (R, C, S, S) to (R, K + 1) logits and (R, 8 G) codes, S = G. class_layers: fully connected layers of the classes.
+    bucket_weight: of the loss of the buckets.
     """
 
-    def __init__(self, *, num_classes: int, scale: float = 1.7, channels: int = 256, fc_channels: int = 1024) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        scale: float = 1.7,
+        buckets: int = BUCKETS,
+        channels: int = 256,
+        class_layers: int = 1,
+        fc_channels: int = 1024,
+        class_loss: Callable[..., Tensor] | None = None,
+        offset_loss: SmoothL1Loss | None = None,
+        bucket_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.coder = BucketCoder(scale)
-        self.class_loss, self.offset_loss = CrossEntropy(), SmoothL1Loss(beta=0.1)
-        self.cls_fcs = nn.Sequential(nn.Linear(channels * BUCKETS**2, fc_channels), nn.ReLU(inplace=True))
-        self.fc_cls = nn.Linear(fc_channels, num_classes + 1)
+        self.coder, self.bucket_weight = BucketCoder(scale, buckets), bucket_weight
+        self.class_loss, self.offset_loss = class_loss or CrossEntropy(), offset_loss or SmoothL1Loss(beta=0.1)
+        width, layers = channels * buckets**2, []
+        for _ in range(class_layers):
+            layers += [nn.Linear(width, fc_channels), nn.ReLU(inplace=True)]
+            width = fc_channels
+        self.cls_fcs = nn.Sequential(*layers)
+        self.fc_cls = nn.Linear(width, num_classes + 1)
         self.reg_pre_convs = nn.Sequential(convolution(channels, (3, 3)), convolution(channels, (3, 3)))
         self.reg_conv_att_x = nn.Conv2d(channels, 1, 1)
         self.reg_conv_att_y = nn.Conv2d(channels, 1, 1)
@@ -159,7 +179,7 @@ class SABLHead(RegionHead):
             for side in sides:
                 places = layer(side.transpose(1, 2))[..., 0]
                 # Either end is counted from the outside inwards.
-                codes += [places[:, :BUCKETS], places[:, BUCKETS:].flip(1)]
+                codes += [places[:, : self.coder.count], places[:, self.coder.count :].flip(1)]
         return logits.float(), torch.cat(codes, dim=1).float()
 
     def loss(self, logits: Tensor, codes: Tensor, regions: Sequence[SampledRegions]) -> dict[str, Tensor]:
@@ -172,7 +192,8 @@ class SABLHead(RegionHead):
         buckets, offsets = self.coder.split(codes[labels < self.num_classes])
         return {
             "loss_cls": self.class_loss(logits, labels, None, max(count, 1)),
-            "loss_bbox_cls": soft_binary_cross_entropy(buckets, wanted.labels, wanted.label_weights, 4 * count),
+            "loss_bbox_cls": self.bucket_weight
+            * soft_binary_cross_entropy(buckets, wanted.labels, wanted.label_weights, 4 * count),
             "loss_bbox_reg": self.offset_loss(offsets, wanted.offsets, wanted.offset_weights, count),
         }
 
@@ -205,23 +226,38 @@ class SABLRetinaHead(DenseHead):
     """RetinaNet's head with one square at every location, whose sides are found by buckets; outputs are
     (logits, buckets, offsets) of each level.
 
-    logits: (B, K, H, W), by sigmoid. buckets and offsets: (B, 4 G, H, W).
+    logits: (B, K, H, W), by sigmoid. buckets and offsets: (B, 4 G, H, W). towers: builds each of the two. shapes: the
+    anchors by which the squares are assigned. bucket_weight: of the loss of the buckets.
     """
 
-    def __init__(self, *, num_classes: int, channels: int = 256, depth: int = 4, norm: Norm | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        towers: Tower = TOWER,
+        shapes: AnchorGrid | None = None,
+        squares: AnchorGrid | None = None,
+        coder: BucketCoder = BucketCoder(scale=3.0),
+        assigner: MaxIoUAssigner | None = None,
+        class_loss: FocalLoss | None = None,
+        offset_loss: SmoothL1Loss | None = None,
+        bucket_weight: float = 1.5,
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.shapes = retina_anchors()
-        self.squares = anchor_grid(STRIDES, scales=(4,), ratios=(1.0,))
-        self.coder = BucketCoder(scale=3.0)
-        self.assigner = ApproxMaxIoUAssigner(MaxIoUAssigner(positive=0.5, negative=0.4))
-        self.class_loss, self.offset_loss = FocalLoss(), SmoothL1Loss(beta=1 / 9, weight=1.5)
-        self.bucket_weight = 1.5
-        self.cls_convs = tower(channels, channels, depth, norm)
-        self.reg_convs = tower(channels, channels, depth, norm)
+        self.shapes = shapes or retina_anchors()
+        self.squares = squares or anchor_grid(STRIDES, scales=(4,), ratios=(1.0,))
+        self.coder = coder
+        self.assigner = ApproxMaxIoUAssigner(assigner or MaxIoUAssigner(positive=0.5, negative=0.4))
+        self.class_loss = class_loss or FocalLoss()
+        self.offset_loss = offset_loss or SmoothL1Loss(beta=1 / 9, weight=1.5)
+        self.bucket_weight = bucket_weight
+        channels = towers.channels
+        self.cls_convs = towers()
+        self.reg_convs = towers()
         self.retina_cls = nn.Conv2d(channels, num_classes, 3, padding=1)
-        self.retina_bbox_reg = nn.Conv2d(channels, 4 * BUCKETS, 3, padding=1)
-        self.retina_bbox_cls = nn.Conv2d(channels, 4 * BUCKETS, 3, padding=1)
+        self.retina_bbox_reg = nn.Conv2d(channels, 4 * coder.count, 3, padding=1)
+        self.retina_bbox_cls = nn.Conv2d(channels, 4 * coder.count, 3, padding=1)
         init_normal(self)
         nn.init.constant_(self.retina_cls.bias, bias_for_prior(0.01))  # type: ignore[arg-type]
 
@@ -244,9 +280,10 @@ class SABLRetinaHead(DenseHead):
         positive = labels < self.num_classes
         count = sum(max(int(own), 1) for own in positive.sum(dim=1))
         wanted = self.coder.encode(squares.expand(len(targets), -1, -1)[positive], boxes[positive])
-        codes = torch.cat((all_by_prior(buckets, 4 * BUCKETS), all_by_prior(offsets, 4 * BUCKETS)), dim=2)
+        width = 4 * self.coder.count
+        codes = torch.cat((all_by_prior(buckets, width), all_by_prior(offsets, width)), dim=2)
         own_buckets, own_offsets = self.coder.split(codes[positive])
-        loss_buckets = soft_binary_cross_entropy(own_buckets, wanted.labels, wanted.label_weights, count * 4 * BUCKETS)
+        loss_buckets = soft_binary_cross_entropy(own_buckets, wanted.labels, wanted.label_weights, count * width)
         return {
             "loss_cls": self.class_loss(
                 all_by_prior(logits, self.num_classes).flatten(0, 1), labels.flatten(), weights.flatten(), count
@@ -257,8 +294,9 @@ class SABLRetinaHead(DenseHead):
 
     def predict(self, outputs: tuple[list[Tensor], ...], images: ImageBatch, test: DenseTest) -> list[Detections]:
         logits, buckets, offsets = outputs
+        width = 4 * self.coder.count
         codes = [
-            torch.cat((by_prior(first, 4 * BUCKETS), by_prior(second, 4 * BUCKETS)), dim=2)
+            torch.cat((by_prior(first, width), by_prior(second, width)), dim=2)
             for first, second in zip(buckets, offsets, strict=True)
         ]
         return dense_detections(
@@ -300,6 +338,6 @@ def sabl_retinanet(
     return SingleStageDetector(
         backbone=body,
         neck=FPN(body.out_channels, start=1, extra="input"),
-        bbox_head=SABLRetinaHead(num_classes=num_classes, norm=norm),
+        bbox_head=SABLRetinaHead(num_classes=num_classes, towers=replace(TOWER, norm=norm)),
         test=DenseTest(),
     )

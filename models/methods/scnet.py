@@ -32,8 +32,9 @@ from ..roi.cascade import (
 from ..roi.extractor import roi_align_extractor
 from ..roi.mask_head import FCNMaskHead
 from ..roi.masks import MaskBranch, RegionMasks, detected_rois
-from ..roi.rois import SampledRegions, sample_batch, to_rois
+from ..roi.rois import Assign, SampledRegions, sample_batch, to_rois
 from ..roi.semantic_head import COCO_STUFF_CLASSES, FusedSemanticHead, add_semantic, semantic_roi_extractor
+from ..samplers import Sampler
 from ..settings import RoITest
 from ..structures import Detections, ImageBatch, Targets
 from .cascade_rcnn import STAGES, box_heads, first_stage
@@ -53,27 +54,27 @@ class ResidualPair(nn.Module):
         return self.conv2(self.conv1(x).relu()) + x
 
 
-def residual_pairs(count: int) -> list[nn.Module]:
+def residual_pairs(count: int, channels: int = CHANNELS) -> list[nn.Module]:
     """What stands in every branch of SCNet instead of plain convolutions."""
-    return [ResidualPair(CHANNELS) for _ in range(count)]
+    return [ResidualPair(channels) for _ in range(count)]
 
 
 class SCNetMaskHead(FCNMaskHead):
-    """A mask head of six residual pairs."""
+    """A mask head of residual pairs."""
 
-    def __init__(self, *, num_classes: int) -> None:
-        super().__init__(num_classes=num_classes, channels=CHANNELS, convs=0)
-        self.convs = nn.ModuleList(residual_pairs(6))
+    def __init__(self, *, num_classes: int, channels: int = CHANNELS, pairs: int = 6, loss_weight: float = 1.0) -> None:
+        super().__init__(num_classes=num_classes, channels=channels, convs=0, loss_weight=loss_weight)
+        self.convs = nn.ModuleList(residual_pairs(pairs, channels))
 
 
 class GlobalContextHead(nn.Module):
     """Which classes an image shows: the coarsest level to (B, K) logits and a (B, C, 1, 1) context."""
 
-    def __init__(self, *, num_classes: int, loss_weight: float = 3.0) -> None:
+    def __init__(self, *, num_classes: int, channels: int = CHANNELS, pairs: int = 2, loss_weight: float = 3.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight
-        self.convs = nn.ModuleList(residual_pairs(2))
-        self.fc = nn.Linear(CHANNELS, num_classes)
+        self.convs = nn.ModuleList(residual_pairs(pairs, channels))
+        self.fc = nn.Linear(channels, num_classes)
         init_normal(self.fc)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -92,21 +93,21 @@ class GlobalContextHead(nn.Module):
 
 
 class FeatureRelayHead(nn.Module):
-    """Box features as mask features: (R, F) to (R, C, 14, 14)."""
+    """Box features as mask features: (R, F) to (R, C, 2 S, 2 S)."""
 
-    def __init__(self, *, in_channels: int = 1024, size: int = 7) -> None:
+    def __init__(self, *, in_channels: int = 1024, channels: int = CHANNELS, size: int = 7) -> None:
         super().__init__()
         self.size = size
-        self.fc = nn.Linear(in_channels, CHANNELS * size**2)
+        self.fc = nn.Linear(in_channels, channels * size**2)
         init_kaiming(self.fc)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.fc(x).reshape(len(x), CHANNELS, self.size, self.size)
+        x = self.fc(x).reshape(len(x), -1, self.size, self.size)
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
 
 class SCNetRoIHead(RoIHead):
-    """Three stages of boxes, then one of masks."""
+    """Stages of boxes, then one of masks; assigners and samplers: one for each stage of boxes."""
 
     def __init__(
         self,
@@ -118,14 +119,21 @@ class SCNetRoIHead(RoIHead):
         semantic_head: FusedSemanticHead | None,
         glbctx_head: GlobalContextHead,
         feat_relay_head: FeatureRelayHead,
+        semantic_extractor: nn.Module | None = None,
+        assigners: Sequence[Assign] | None = None,
+        samplers: Sequence[Sampler] | None = None,
+        stage_weights: Sequence[float] = STAGE_WEIGHTS,
     ) -> None:
         super().__init__()
         self.bbox_roi_extractor, self.bbox_head = stages(bbox_roi_extractor), stages(bbox_head)
         self.mask_roi_extractor, self.mask_head = mask_roi_extractor, mask_head
-        self.semantic_head, self.semantic_roi_extractor = semantic_head, semantic_roi_extractor()
+        self.semantic_head = semantic_head
+        self.semantic_roi_extractor = semantic_extractor or semantic_roi_extractor()
         self.glbctx_head, self.feat_relay_head = glbctx_head, feat_relay_head
         self.num_classes = bbox_head[0].num_classes
-        self.assigners, self.samplers = cascade_assigners(match_low_quality=True), cascade_samplers()
+        self.assigners = list(assigners or cascade_assigners(match_low_quality=True))
+        self.samplers = list(samplers or cascade_samplers())
+        self.stage_weights = tuple(stage_weights)
 
     def with_context(self, x: Tensor, semantic: Tensor | None, context: Tensor, rois: Tensor) -> Tensor:
         """(R, C, S, S) region features plus the semantic features of the (R, 5) regions and their image's context."""
@@ -163,13 +171,13 @@ class SCNetRoIHead(RoIHead):
         losses.update(self.glbctx_head.loss(logits, targets))
         regions: list[SampledRegions] = []
         shared = context
-        for stage, (head, weight) in enumerate(zip(self.bbox_head, STAGE_WEIGHTS, strict=True)):
+        for stage, (head, weight) in enumerate(zip(self.bbox_head, self.stage_weights, strict=True)):
             regions = sample_batch(proposals, targets, self.assigners[stage], self.samplers[stage])
             rois = to_rois([r.boxes for r in regions])
             shared = self.box_features(stage, features, semantic, context, rois)
             logits, codes = head.outputs(shared)
             add_stage_losses(losses, stage, weight, head.loss(logits, codes, regions))
-            if stage + 1 < STAGES:
+            if stage + 1 < len(self.bbox_head):
                 proposals = refined_regions(head, regions, logits, codes, images)
         relayed = torch.cat(
             [own[: len(r.matched)] for own, r in zip(shared.split([len(r.boxes) for r in regions]), regions)]
@@ -177,7 +185,7 @@ class SCNetRoIHead(RoIHead):
         rois = to_rois([r.positive_boxes for r in regions])
         masks = self.masks_forward(features, semantic, context, rois, relayed)
         own = self.mask_head.loss(masks, regions, targets)
-        return {**losses, "loss_mask": sum(STAGE_WEIGHTS) * own["loss_mask"]}
+        return {**losses, "loss_mask": sum(self.stage_weights) * own["loss_mask"]}
 
     def predict_boxes(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
@@ -191,7 +199,7 @@ class SCNetRoIHead(RoIHead):
 
         def masks(found: Sequence[Detections]) -> RegionMasks:
             rois = detected_rois(found, images)
-            relayed = self.box_features(STAGES - 1, features, semantic, context, rois)
+            relayed = self.box_features(len(self.bbox_head) - 1, features, semantic, context, rois)
             return RegionMasks(self.masks_forward(features, semantic, context, rois, relayed).sigmoid())
 
         return cascade_detections(boxes_forward, self.bbox_head, proposals, images, test), masks

@@ -11,6 +11,7 @@ dynamic convolutions, S size of a region, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from ..assigners.hungarian import HungarianMatcher, focal_cost
 from ..backbones.resnet import ResNet
 from ..boxes import cxcywh_to_xyxy
-from ..coders import DeltaCoder
+from ..coders import BoxCoder, DeltaCoder
 from ..dense.postprocess import best_pairs
 from ..detectors.base import Detector, full_precision
 from ..detectors.set_prediction import set_detections, size_factors
@@ -83,17 +84,29 @@ def normalized_layers(channels: int, depth: int) -> nn.Sequential:
 class DynamicHead(nn.Module):
     """One stage: features attend to each other, then each to its own region; what comes out says class and box."""
 
-    def __init__(self, *, num_classes: int, channels: int, roi_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int,
+        roi_size: int,
+        heads: int = 8,
+        dynamic_channels: int = 64,
+        hidden: int = 2048,
+        class_layers: int = 1,
+        box_layers: int = 3,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.attention = Attention(channels, heads=8)
+        self.attention = Attention(channels, heads, dropout)
         self.attention_norm = nn.LayerNorm(channels)
-        self.instance_interactive_conv = DynamicConv(channels, 64, roi_size)
+        self.instance_interactive_conv = DynamicConv(channels, dynamic_channels, roi_size)
         self.instance_interactive_conv_norm = nn.LayerNorm(channels)
-        self.ffn = FeedForward(channels, 2048)
+        self.ffn = FeedForward(channels, hidden, dropout)
         self.ffn_norm = nn.LayerNorm(channels)
-        self.cls_fcs = normalized_layers(channels, 1)
+        self.cls_fcs = normalized_layers(channels, class_layers)
         self.fc_cls = nn.Linear(channels, num_classes)
-        self.reg_fcs = normalized_layers(channels, 3)
+        self.reg_fcs = normalized_layers(channels, box_layers)
         self.fc_reg = nn.Linear(channels, 4)
         init_transformer(self)
         nn.init.constant_(self.fc_cls.bias, bias_for_prior(0.01))
@@ -113,17 +126,28 @@ def corners(boxes: Tensor) -> Tensor:
 
 
 class SparseRoIHead(nn.Module):
-    """Stages one after another, each on the boxes and features of the one before."""
+    """Stages one after another, each on the boxes and features of the one before.
 
-    def __init__(self, *, num_classes: int, channels: int = 256, stages: int = 6, roi_size: int = 7) -> None:
+    head: the arguments of ``DynamicHead`` but for the class count. set_loss: how the set is trained.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        stages: int = 6,
+        bbox_roi_extractor: nn.Module | None = None,
+        coder: BoxCoder | None = None,
+        set_loss: SetLoss | None = None,
+        **head: Any,
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.bbox_roi_extractor = roi_align_extractor(roi_size, sampling_ratio=2)
-        self.bbox_head = nn.ModuleList(
-            DynamicHead(num_classes=num_classes, channels=channels, roi_size=roi_size) for _ in range(stages)
-        )
-        self.coder = DeltaCoder(stds=(0.5, 0.5, 1.0, 1.0), clip=False)
-        self.set_loss = SetLoss(HungarianMatcher(focal_cost, corners), focal_set_loss, num_classes)
+        head = {"channels": 256, "roi_size": 7, **head}
+        self.bbox_roi_extractor = bbox_roi_extractor or roi_align_extractor(head["roi_size"], sampling_ratio=2)
+        self.bbox_head = nn.ModuleList(DynamicHead(num_classes=num_classes, **head) for _ in range(stages))
+        self.coder = coder or DeltaCoder(stds=(0.5, 0.5, 1.0, 1.0), clip=False)
+        self.set_loss = set_loss or SetLoss(HungarianMatcher(focal_cost, corners), focal_set_loss, num_classes)
 
     def forward(self, features: Sequence[Tensor], boxes: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """(B, Q, 4) boxes in pixels and (B, Q, C) features to (D, B, Q, K) logits and (D, B, Q, 4) boxes."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..backbones.resnet import BlockOptions, Bottleneck, freeze_batch_norm, init_backbone, residual_stage
 from ..backbones.trident_resnet import DILATIONS, TridentResNet
 from ..detectors.two_stage import TwoStageDetector
-from ..layers import FROZEN_BN
+from ..layers import FROZEN_BN, Norm
 from ..priors import anchor_grid
 from ..roi.box_head import BoxHead
 from ..roi.extractor import roi_align_extractor
@@ -31,25 +31,36 @@ STRIDE = 16
 
 
 class LastStage(nn.Module):
-    """The last stage of ResNet-50, which every region passes through: (R, C, S, S) to (R, 2 C, S / 2, S / 2)."""
+    """The last stage of a ResNet with bottlenecks, which every region passes through: (R, C, S, S) to
+    (R, 2 C, S / stride, S / stride). norm_eval: batch normalization uses its running statistics while training."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        stride: int = 2,
+        dilation: int = 1,
+        style: str = "caffe",
+        norm: Norm = FROZEN_BN,
+        norm_eval: bool = True,
+    ) -> None:
         super().__init__()
+        self.norm_eval = norm_eval
         self.layer4 = residual_stage(
             Bottleneck,
             1024,
             512,
             expansion=4,
             blocks=3,
-            stride=2,
-            dilation=1,
-            options=BlockOptions(norm=FROZEN_BN, style="caffe"),
+            stride=stride,
+            dilation=dilation,
+            options=BlockOptions(norm=norm, style=style),
         )
         init_backbone(self)
 
     def train(self, mode: bool = True):
         super().train(mode)
-        freeze_batch_norm(self)
+        if self.norm_eval:
+            freeze_batch_norm(self)
         return self
 
     def forward(self, x: Tensor) -> Tensor:

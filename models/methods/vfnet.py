@@ -23,10 +23,10 @@ from ..dense.anchor_targets import batch_objects
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.points import kernel_taps, level_points, scaled_gradient
 from ..dense.postprocess import dense_detections
-from ..dense.towers import Tower
+from ..dense.towers import Tower, tower
 from ..detectors.single_stage import SingleStageDetector
 from ..distributed import mean_count, reduce_mean
-from ..layers import GN, ConvModule, Scale
+from ..layers import Scale
 from ..layers.deform import GuidedDeformConv2d
 from ..layers.init import bias_for_prior, init_normal
 from ..losses import GIoULoss
@@ -66,7 +66,8 @@ class VFNetHead(DenseHead):
     """Towers, a first box, and its refinement; outputs are (logits, refined, first) of each level.
 
     logits: (B, K, H, W), by sigmoid. refined and first: (B, 4, H, W) distances in pixels to the left, top, right and
-    bottom side. towers: builds each of the two.
+    bottom side. towers: builds each of the two. units: pixels in which each level predicts distances; eight strides
+    where not given. gradient_factor: of the gradient that flows from the refinement into the first box.
     """
 
     def __init__(
@@ -78,16 +79,19 @@ class VFNetHead(DenseHead):
         assigner: ATSSAssigner | None = None,
         first_loss: OverlapLoss | None = None,
         refined_loss: OverlapLoss | None = None,
+        units: Sequence[float] | None = None,
+        gradient_factor: float = 0.1,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         channels = towers.channels
         self.anchors, self.assigner = anchors or square_anchors(), assigner or ATSSAssigner()
-        self.coder = DistanceCoder()
+        self.units = tuple(units or (UNIT * stride for stride in self.anchors.square_strides))
+        self.coder, self.gradient_factor = DistanceCoder(), gradient_factor
         self.first_loss, self.refined_loss = first_loss or GIoULoss(weight=1.5), refined_loss or GIoULoss(weight=2.0)
         self.cls_convs = towers()
         self.reg_convs = towers()
-        self.vfnet_reg_conv = ConvModule(channels, channels, 3, padding=1, norm=GN, activation=nn.ReLU(inplace=True))
+        self.vfnet_reg_conv = tower(channels, channels, 1, towers.norm, bias=towers.bias)[0]
         self.vfnet_reg = nn.Conv2d(channels, 4, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in self.anchors.square_strides)
         self.vfnet_reg_refine_dconv = GuidedDeformConv2d(channels, channels, 3, padding=1)
@@ -102,9 +106,9 @@ class VFNetHead(DenseHead):
         logits, refined, first = [], [], []
         for level, x in enumerate(features):
             scored, located = self.cls_convs(x), self.reg_convs(x)
-            stride = self.anchors.square_strides[level]
-            rough = self.scales[level](self.vfnet_reg(self.vfnet_reg_conv(located))).float().exp() * (UNIT * stride)
-            offsets = star_offsets(scaled_gradient(rough, 0.1), stride)
+            stride, unit = self.anchors.square_strides[level], self.units[level]
+            rough = self.scales[level](self.vfnet_reg(self.vfnet_reg_conv(located))).float().exp() * unit
+            offsets = star_offsets(scaled_gradient(rough, self.gradient_factor), stride)
             located = F.relu(self.vfnet_reg_refine_dconv(located, offsets))
             factor = self.scales_refine[level](self.vfnet_reg_refine(located)).float().exp()
             logits.append(self.vfnet_cls(F.relu(self.vfnet_cls_dconv(scored, offsets))))

@@ -15,18 +15,19 @@ from torch import Tensor, nn
 from ..assigners.base import IGNORED
 from ..assigners.uniform import UniformAssigner
 from ..backbones.resnet import ResNet
-from ..coders import DeltaCoder
+from ..coders import BoxCoder, DeltaCoder
 from ..dense.anchor_targets import matched_objects
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.postprocess import dense_detections
 from ..dense.towers import tower
 from ..detectors.single_stage import SingleStageDetector
 from ..distributed import reduce_mean
-from ..layers import BN
+from ..layers import BN, Norm
 from ..layers.init import bias_for_prior, init_normal
 from ..losses import FocalLoss, GIoULoss
+from ..losses.iou import OverlapLoss
 from ..necks.dilated_encoder import DilatedEncoder
-from ..priors import anchor_grid
+from ..priors import AnchorGrid, anchor_grid
 from ..settings import DenseTest
 from ..structures import Detections, ImageBatch, Targets
 
@@ -38,18 +39,32 @@ class YOLOFHead(DenseHead):
     """Two convolutions for classes and four for boxes and an implicit objectness; outputs are (logits, codes), lists
     of one map.
 
-    logits: (B, A K, H, W), by sigmoid, objectness included. codes: (B, A 4, H, W).
+    logits: (B, A K, H, W), by sigmoid, objectness included. codes: (B, A 4, H, W). class_convs and box_convs: how many
+    convolutions each branch has.
     """
 
-    def __init__(self, *, num_classes: int, channels: int = 512) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int = 512,
+        class_convs: int = 2,
+        box_convs: int = 4,
+        norm: Norm = BN,
+        anchors: AnchorGrid | None = None,
+        coder: BoxCoder | None = None,
+        assigner: UniformAssigner | None = None,
+        class_loss: FocalLoss | None = None,
+        box_loss: OverlapLoss | None = None,
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.anchors = anchor_grid((32,), scales=(1, 2, 4, 8, 16), ratios=(1.0,))
-        self.coder, self.assigner = DeltaCoder(center_limit=32), UniformAssigner()
-        self.class_loss, self.box_loss = FocalLoss(), GIoULoss()
+        self.anchors = anchors or anchor_grid((32,), scales=(1, 2, 4, 8, 16), ratios=(1.0,))
+        self.coder, self.assigner = coder or DeltaCoder(center_limit=32), assigner or UniformAssigner()
+        self.class_loss, self.box_loss = class_loss or FocalLoss(), box_loss or GIoULoss()
         count = self.anchors.anchors_per_location[0]
-        self.cls_subnet = tower(channels, channels, 2, BN)
-        self.bbox_subnet = tower(channels, channels, 4, BN)
+        self.cls_subnet = tower(channels, channels, class_convs, norm)
+        self.bbox_subnet = tower(channels, channels, box_convs, norm)
         self.cls_score = nn.Conv2d(channels, count * num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(channels, count * 4, 3, padding=1)
         self.object_pred = nn.Conv2d(channels, count, 3, padding=1)

@@ -13,8 +13,9 @@ from typing import Any
 from ..detectors.base import Detector
 from ..recipe import Recipe
 from ..zoo import find_recipe
-from .dense import single_stage
+from .dense import distilled, single_stage
 from .pipelines import test_pixels, training_transforms
+from .queries import DETECTORS as QUERIES
 from .schedules import Run, run_of
 from .settings import ConfigError, Settings, from_plain, same, to_plain, without
 from .two_stage import DETECTORS as TWO_STAGE
@@ -28,11 +29,18 @@ SINGLE_STAGE = (
     "VFNet",
     "FSAF",
     "YOLOV3",
+    "YOLOF",
+    "FOVEA",
+    "RepPointsDetector",
+    "AutoAssign",
+    "NASFCOS",
     "SingleStageDetector",
 )
 DETECTORS: dict[str, Callable[[Settings, int | None], Detector]] = {
     **dict.fromkeys(SINGLE_STAGE, single_stage),
+    "KnowledgeDistillationSingleStageDetector": distilled,
     **TWO_STAGE,
+    **QUERIES,
 }
 NOT_BUILT = ("num_classes", "pretrained", "init_cfg", "with_cp", "teacher_ckpt")
 """What may differ from a published configuration whose architecture is the same."""

@@ -9,9 +9,13 @@ from torch import nn
 
 from ..methods.yolov3 import YOLOV3Neck
 from ..necks.bfp import BFP
+from ..necks.channel_mapper import ChannelMapper
+from ..necks.dilated_encoder import DilatedEncoder
+from ..necks.fpg import FPG
 from ..necks.fpn import FPN
 from ..necks.fpn_carafe import FPNCarafe
 from ..necks.hrfpn import HRFPN
+from ..necks.nas_fcos_fpn import NASFCOSFPN
 from ..necks.nas_fpn import NASFPN
 from ..necks.pafpn import PAFPN
 from ..necks.ssd_neck import ExtraLayer, SSDNeck
@@ -113,12 +117,87 @@ def _hrfpn(settings: Settings, channels: tuple[int, ...]) -> nn.Module:
 def _nasfpn(settings: Settings, channels: tuple[int, ...]) -> nn.Module:
     settings.only("start_level", 1)
     settings.only("end_level", -1)
-    settings.only("add_extra_convs", True)
+    # Read by no part of this neck.
+    settings.ignored("add_extra_convs")
     settings.only("num_outs", 5)
     norm = settings.part("norm_cfg")
     norm.only("type", "BN")
     norm.only("requires_grad", True)
     return NASFPN(channels, settings.take("out_channels"), stages=settings.take("stack_times"))
+
+
+def _grid(settings: Settings, channels: tuple[int, ...]) -> nn.Module:
+    settings.only("end_level", -1)
+    order = ("act", "conv", "norm")
+    for key in ("norm_cfg", "same_up_trans", "across_lateral_trans", "across_down_trans", "across_skip_trans"):
+        norm = settings.part(key) if key == "norm_cfg" else settings.part(key).part("norm_cfg")
+        norm.only("type", "BN")
+        norm.only("requires_grad", True)
+    for key, numbers in (
+        ("same_up_trans", {"type": "conv", "kernel_size": 3, "stride": 2, "padding": 1}),
+        ("across_lateral_trans", {"type": "conv", "kernel_size": 1}),
+        ("across_down_trans", {"type": "interpolation_conv", "mode": "nearest", "kernel_size": 3}),
+        ("across_skip_trans", {"type": "conv", "kernel_size": 1}),
+        ("output_trans", {"type": "last_conv", "kernel_size": 3}),
+    ):
+        step = settings.part(key)
+        for name, value in numbers.items():
+            step.only(name, value)
+        step.only("order", order, default=())
+        step.only("inplace", False)
+    for key in ("same_down_trans", "across_up_trans"):
+        settings.only(key, None)
+    count = settings.take("stack_times")
+    settings.only("paths", ("bu",) * count)
+    skips = settings.take("skip_inds")
+    if len(skips) != settings.take("num_outs"):
+        raise settings.untranslated("skip_inds", "expected one for each of num_outs")
+    return FPG(
+        channels,
+        settings.take("out_channels"),
+        inner_channels=settings.take("inter_channels"),
+        pathways=count,
+        skips=skips,
+        start=settings.take("start_level", 0),
+        extra_convs=bool(settings.take("add_extra_convs", False)),
+    )
+
+
+def _nas_fcos(settings: Settings, channels: tuple[int, ...]) -> nn.Module:
+    settings.only("start_level", len(channels) - 3, default=1)
+    settings.only("end_level", -1)
+    settings.only("num_outs", 5)
+    # Read by no part of this neck.
+    settings.ignored("add_extra_convs")
+    settings.part("norm_cfg").only("type", "BN")
+    conv = settings.part("conv_cfg")
+    conv.only("type", "DCNv2")
+    conv.only("deform_groups", 2, default=1)
+    return NASFCOSFPN(channels, settings.take("out_channels"))
+
+
+def _dilated(settings: Settings, channels: tuple[int, ...]) -> nn.Module:
+    dilations = settings.take("block_dilations")
+    settings.only("num_residual_blocks", len(dilations))
+    return DilatedEncoder(
+        channels,
+        settings.take("out_channels"),
+        middle=settings.take("block_mid_channels"),
+        dilations=dilations,
+    )
+
+
+def _channel_mapper(settings: Settings, channels: tuple[int, ...]) -> nn.Module:
+    settings.only("conv_cfg", None)
+    plain = {"type": "ReLU"}
+    return ChannelMapper(
+        channels,
+        settings.take("out_channels"),
+        num_outs=settings.take("num_outs", None) or len(channels),
+        kernel_size=settings.take("kernel_size", 3),
+        norm=norm_of(settings),
+        activation=settings.only("act_cfg", None, plain, default=plain) is not None,
+    )
 
 
 def _ssd(settings: Settings, channels: tuple[int, ...]) -> nn.Module:
@@ -152,4 +231,8 @@ NECKS: dict[str, Callable[[Settings, tuple[int, ...]], nn.Module]] = {
     "NASFPN": _nasfpn,
     "SSDNeck": _ssd,
     "YOLOV3Neck": _yolov3,
+    "FPG": _grid,
+    "NASFCOS_FPN": _nas_fcos,
+    "DilatedEncoder": _dilated,
+    "ChannelMapper": _channel_mapper,
 }

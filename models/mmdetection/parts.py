@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from ..assigners import ATSSAssigner, MaxIoUAssigner
-from ..coders import BoxCoder, DeltaCoder
-from ..layers import DeformConv2d, ModulatedDeformConv2d, Norm
+from ..coders import DeltaCoder
+from ..dense.towers import Tower
+from ..layers import GN, DeformConv2d, ModulatedDeformConv2d, Norm
 from ..layers.weight_standardization import WSConv2d
 from ..losses import (
     BalancedL1Loss,
@@ -29,8 +31,12 @@ from ..losses import (
     L1Loss,
     SmoothL1Loss,
 )
+from ..losses.iou import OverlapLoss
+from ..methods.guided_anchoring import AnchorGuide
+from ..methods.legacy import LegacyDeltaCoder, legacy_anchors
+from ..methods.sabl import BucketCoder
 from ..priors import AnchorGrid, anchor_grid, octave_scales
-from ..samplers import AllSampler, BalancedSampler, RandomSampler, Sampler
+from ..samplers import AllSampler, BalancedSampler, OHEMSampler, RandomSampler
 from ..settings import ProposalSettings, RoITest, SoftNMS
 from .settings import Settings
 
@@ -39,7 +45,8 @@ def norm_of(owner: Settings, key: str = "norm_cfg", default: Norm | None = None)
     """The normalization of ``norm_cfg``."""
     if owner.get(key) is None:
         owner.ignored(key)
-        return default
+        # Where it is said that there is none, there is none.
+        return None if key in owner else default
     norm = owner.part(key)
     kind = norm.only("type", "BN", "SyncBN", "MMSyncBN", "GN", "BN2d", default="BN")
     trainable = norm.take("requires_grad", True)
@@ -60,9 +67,11 @@ def conv_of(owner: Settings, key: str = "conv_cfg") -> Callable[..., nn.Module]:
 
 def deformable(settings: Settings) -> Callable[..., nn.Module]:
     """The deformable convolution of a ``dcn`` or ``conv_cfg``."""
-    settings.only("deform_groups", 1)
     settings.only("fallback_on_stride", False)
-    return DeformConv2d if settings.only("type", "DCN", "DCNv2", default="DCN") == "DCN" else ModulatedDeformConv2d
+    groups = settings.take("deform_groups", 1)
+    kind = settings.only("type", "DCN", "DCNv2", default="DCN")
+    build = DeformConv2d if kind == "DCN" else ModulatedDeformConv2d
+    return build if groups == 1 else partial(build, offset_groups=groups)
 
 
 def class_loss(
@@ -90,6 +99,38 @@ def sigmoid_weight(owner: Settings, key: str) -> float:
     loss.only("type", "CrossEntropyLoss")
     loss.only("use_sigmoid", True)
     return loss.take("loss_weight", 1.0)
+
+
+def sigmoid_loss(owner: Settings, key: str = "loss_cls") -> BinaryCrossEntropy | FocalLoss:
+    """The classification loss of a head whose classes are told apart by sigmoid."""
+    loss = class_loss(owner, key)
+    if isinstance(loss, CrossEntropy):
+        raise owner.untranslated(key, "expected a loss by sigmoid")
+    return loss
+
+
+def focal_loss(owner: Settings, key: str = "loss_cls", *, reduction: str = "mean") -> FocalLoss:
+    """The focal loss of a head that knows no other."""
+    loss = class_loss(owner, key, reduction=reduction)
+    if not isinstance(loss, FocalLoss):
+        raise owner.untranslated(key, "expected FocalLoss")
+    return loss
+
+
+def overlap_loss(owner: Settings, key: str = "loss_bbox") -> OverlapLoss:
+    """The loss of boxes of a head that compares boxes."""
+    loss = box_loss(owner, key)
+    if not isinstance(loss, OverlapLoss):
+        raise owner.untranslated(key, "expected a loss of overlap")
+    return loss
+
+
+def smooth_l1(owner: Settings, key: str = "loss_bbox") -> SmoothL1Loss:
+    """The loss of codes of a head that knows no other."""
+    loss = box_loss(owner, key)
+    if not isinstance(loss, SmoothL1Loss):
+        raise owner.untranslated(key, "expected SmoothL1Loss")
+    return loss
 
 
 def box_loss(
@@ -125,28 +166,48 @@ BOX_LOSSES: dict[str, Callable[[Settings, float], BoxLoss]] = {
 }
 
 
-def delta_coder(owner: Settings, key: str = "bbox_coder", **defaults: tuple[float, ...]) -> BoxCoder:
+def distance_coder(owner: Settings, key: str = "bbox_coder") -> None:
+    """Requires the distances from points that the heads without anchors have."""
+    if key in owner:
+        coder = owner.part(key)
+        coder.only("type", "DistancePointBBoxCoder")
+        coder.only("clip_border", True)
+
+
+def bucket_coder(owner: Settings, key: str = "bbox_coder") -> BucketCoder:
+    """The buckets of SABL."""
+    coder = owner.part(key)
+    coder.only("type", "BucketingBBoxCoder")
+    coder.only("offset_topk", 2)
+    coder.only("offset_upperbound", 1.0, 1)
+    coder.only("cls_ignore_neighbor", True)
+    coder.only("clip_border", True)
+    buckets = coder.take("num_buckets")
+    if buckets % 2:
+        raise coder.untranslated("num_buckets", "expected an even number")
+    return BucketCoder(coder.take("scale_factor"), buckets // 2)
+
+
+def delta_coder(owner: Settings, key: str = "bbox_coder", **defaults: tuple[float, ...]) -> DeltaCoder:
     """The coder of centre and size deltas; ``means`` and ``stds``: where the head is given none."""
     if key not in owner:
         return DeltaCoder(**defaults)  # type: ignore[arg-type]
     coder = owner.part(key)
-    coder.only("type", "DeltaXYWHBBoxCoder")
+    codes: dict[str, Any] = {
+        "means": tuple(coder.take("target_means", (0.0,) * 4)),
+        "stds": tuple(coder.take("target_stds", (1.0,) * 4)),
+    }
+    if coder.only("type", "DeltaXYWHBBoxCoder", "LegacyDeltaXYWHBBoxCoder") == "LegacyDeltaXYWHBBoxCoder":
+        return LegacyDeltaCoder(**codes)
     limit = coder.take("ctr_clamp", 32) if coder.take("add_ctr_clamp", False) else None
     coder.ignored("ctr_clamp")
-    return DeltaCoder(
-        means=tuple(coder.take("target_means", (0.0,) * 4)),
-        stds=tuple(coder.take("target_stds", (1.0,) * 4)),
-        clip=coder.take("clip_border", True),
-        center_limit=limit,
-    )
+    return DeltaCoder(**codes, clip=coder.take("clip_border", True), center_limit=limit)
 
 
 def anchors_of(owner: Settings, key: str = "anchor_generator") -> AnchorGrid:
-    """The anchors of an ``AnchorGenerator``."""
+    """The anchors of an ``AnchorGenerator``, or of one of the first generation."""
     generator = owner.part(key)
-    generator.only("type", "AnchorGenerator")
-    generator.only("centers", None)
-    generator.only("center_offset", 0.0, 0)
+    legacy = generator.only("type", "AnchorGenerator", "LegacyAnchorGenerator") == "LegacyAnchorGenerator"
     if generator.get("scales") is not None:
         scales = generator.take("scales")
         generator.only("octave_base_scale", None)
@@ -154,13 +215,103 @@ def anchors_of(owner: Settings, key: str = "anchor_generator") -> AnchorGrid:
     else:
         scales = octave_scales(generator.take("octave_base_scale"), generator.take("scales_per_octave"))
         generator.ignored("scales")
+    strides, ratios = strides_of(generator), tuple(generator.take("ratios"))
+    if legacy:
+        for name, value in (("centers", None), ("base_sizes", None), ("scale_major", True)):
+            generator.only(name, value)
+        generator.only("center_offset", 0.5, default=0.0)
+        return legacy_anchors(strides, tuple(scales), ratios)
+    sizes = generator.take("base_sizes", None)
+    offset, centers = generator.take("center_offset", 0.0), generator.take("centers", None)
+    if offset:
+        if centers is not None:
+            raise generator.untranslated("center_offset", "expected centers or an offset, not both")
+        centers = [(offset * size, offset * size) for size in sizes or strides]
     return anchor_grid(
-        strides_of(generator),
+        strides,
         scales=tuple(scales),
-        ratios=tuple(generator.take("ratios")),
-        base_sizes=generator.take("base_sizes", None),
+        ratios=ratios,
+        base_sizes=sizes,
+        centers=None if centers is None else [(x, y) for x, y in centers],
         ratio_major=generator.take("scale_major", True),
     )
+
+
+def single_anchors(owner: Settings, key: str = "anchor_generator") -> AnchorGrid:
+    """Anchors of which each location has one."""
+    anchors = anchors_of(owner, key)
+    if set(anchors.anchors_per_location) != {1}:
+        raise owner.untranslated(key, "expected one anchor for each location")
+    return anchors
+
+
+def squares_of(owner: Settings, key: str) -> tuple[AnchorGrid, float]:
+    """Squares of one scale in strides, one at each location, and that scale."""
+    squares = single_anchors(owner, key)
+    generator = owner.part(key)
+    scales = generator.get("scales")
+    if not scales or generator.get("base_sizes") is not None or list(generator["ratios"]) != [1.0]:
+        raise owner.untranslated(key, "expected squares of one scale")
+    return squares, scales[0]
+
+
+def anchor_guide(head: Settings, rule: Settings) -> AnchorGuide:
+    """Guided anchors from a head's settings and those of its training."""
+    approximate, (square, scale) = (
+        anchors_of(head, "approx_anchor_generator"),
+        squares_of(head, "square_anchor_generator"),
+    )
+    if approximate.strides != square.strides:
+        raise head.untranslated("approx_anchor_generator", f"the squares have strides {square.strides}")
+    parts: dict[str, Any] = {}
+    if "loss_shape" in head:
+        loss = box_loss(head, "loss_shape")
+        if not isinstance(loss, BoundedIoULoss):
+            raise head.untranslated("loss_shape", "expected BoundedIoULoss")
+        parts = {"shape_loss": loss}
+    if "ga_sampler" in rule:
+        parts |= {"sampler": sampler_of(rule, "ga_sampler")}
+    coder = delta_coder(head, "anchor_coder")
+    if any(coder.means):
+        raise head.untranslated("anchor_coder", "expected means of zero")
+    return AnchorGuide(
+        strides=tuple(int(stride) for stride in square.square_strides),
+        scale=scale,
+        rule=max_iou_assigner(rule, "ga_assigner", kind="ApproxMaxIoUAssigner"),
+        coder=coder,
+        sampled=approximate,
+        core=rule.take("center_ratio", 0.2),
+        ring=rule.take("ignore_ratio", 0.5),
+        location_loss=focal_loss(head, "loss_loc"),
+        least_score=head.take("loc_filter_thr", 0.01),
+        **parts,
+    )
+
+
+def anchor_training(train: Settings) -> None:
+    """The settings of anchor heads that must be the common ones."""
+    train.only("allowed_border", -1, default=-1)
+    train.only("pos_weight", -1, default=-1)
+    train.ignored("debug")
+
+
+def tower_of(head: Settings, norm: Norm | None, **options: Any) -> Tower:
+    """The towers of a head."""
+    return Tower(
+        in_channels=head.take("in_channels"),
+        channels=head.take("feat_channels", 256),
+        depth=head.take("stacked_convs", 4),
+        norm=norm,
+        **options,
+    )
+
+
+def last_deformed(head: Settings) -> Tower:
+    """The towers of FCOS and VFNet, whose last convolution may be deformable."""
+    head.only("conv_cfg", None)
+    bias = head.take("conv_bias", "auto")
+    last = {"last_conv": ModulatedDeformConv2d} if head.take("dcn_on_last_conv", False) else {}
+    return tower_of(head, norm_of(head, default=GN), bias=None if bias == "auto" else bias, **last)
 
 
 def strides_of(owner: Settings, key: str = "strides") -> tuple[int, ...]:
@@ -172,10 +323,10 @@ def strides_of(owner: Settings, key: str = "strides") -> tuple[int, ...]:
     return tuple(stride[0] if isinstance(stride, (list, tuple)) else stride for stride in strides)
 
 
-def max_iou_assigner(owner: Settings, key: str = "assigner") -> MaxIoUAssigner:
-    """The assigner by overlap."""
+def max_iou_assigner(owner: Settings, key: str = "assigner", *, kind: str = "MaxIoUAssigner") -> MaxIoUAssigner:
+    """The assigner by overlap; ``kind``: the one that the head expects."""
     rule = owner.part(key)
-    rule.only("type", "MaxIoUAssigner")
+    rule.only("type", kind)
     _plain_overlaps(rule)
     rule.ignored("gpu_assign_thr")
     rule.only("ignore_wrt_candidates", True)
@@ -211,24 +362,37 @@ def _plain_overlaps(rule: Settings) -> None:
         rule.ignored("iou_calculator")
 
 
-def sampler_of(owner: Settings, key: str = "sampler") -> Sampler:
-    """How many positives and negatives are trained on."""
+def sampler_of(owner: Settings, key: str = "sampler", *, by_loss: str | None = None) -> Any:
+    """How many positives and negatives are trained on; by_loss: the sampler that looks at losses which the head can
+    also do with."""
     if key not in owner:
         return AllSampler()
     rule = owner.part(key)
-    kind = rule.only("type", "RandomSampler", "PseudoSampler", "CombinedSampler")
+    kinds = ("RandomSampler", "PseudoSampler", "CombinedSampler")
+    kind = rule.only("type", *kinds if by_loss is None else (*kinds, by_loss))
     if kind == "PseudoSampler":
         return AllSampler()
     shared: dict[str, Any] = {"num": rule.take("num"), "pos_fraction": rule.take("pos_fraction")}
     shared |= {"neg_pos_ub": rule.take("neg_pos_ub", -1), "add_ground_truth": rule.take("add_gt_as_proposals", True)}
-    if kind == "RandomSampler":
+    if kind in ("RandomSampler", "ScoreHLRSampler"):
+        # What else the second of the two has is read by the head that ranks.
         return RandomSampler(**shared)
+    if kind == "OHEMSampler":
+        rule.only("loss_key", "loss_cls")
+        return OHEMSampler(**shared)
     rule.part("pos_sampler").only("type", "InstanceBalancedPosSampler")
     negative = rule.part("neg_sampler")
     negative.only("type", "IoUBalancedNegSampler")
     negative.only("floor_thr", -1)
     negative.only("floor_fraction", 0)
     return BalancedSampler(**shared, bins=negative.take("num_bins", 3))
+
+
+def importance(train: Settings) -> None:
+    """The reweighting of PISA, whose numbers are those of its paper."""
+    for key, numbers in (("isr", {"k": 2, "bias": 0}), ("carl", {"k": 1, "bias": 0.2})):
+        for name, value in numbers.items():
+            train.part(key).only(name, value)
 
 
 def plain_carafe(upsample: Settings) -> None:

@@ -49,6 +49,7 @@ class Settings(dict):
         value = self.take(key, allowed[0] if default is NOTHING else default)
         if not any(same(value, one) for one in allowed):
             raise self.untranslated(key, f"expected {' or '.join(repr(one) for one in allowed)}")
+        _read_all(value)
         return value
 
     def part(self, key: str) -> Settings:
@@ -98,6 +99,16 @@ def same(value: Any, other: Any) -> bool:
     if isinstance(value, bool) != isinstance(other, bool):
         return False
     return value == other
+
+
+def _read_all(value: Any) -> None:
+    """Marks everything below a value as read."""
+    if isinstance(value, Settings):
+        value.used.update(value)
+        _read_all(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _read_all(part)
 
 
 def _pass_all(value: Any) -> None:

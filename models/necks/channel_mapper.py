@@ -15,16 +15,35 @@ from ..layers.norm import Norm
 
 
 class ChannelMapper(nn.Module):
-    """A normalized 1 x 1 convolution of every map, and further levels by 3 x 3 convolutions of stride 2, the first of
-    them on the last input."""
+    """A normalized convolution of every map, and further levels by 3 x 3 convolutions of stride 2, the first of them on
+    the last input; ``activation``: each with a ReLU."""
 
     def __init__(
-        self, in_channels: Sequence[int], out_channels: int = 256, *, num_outs: int = 4, norm: Norm | None = None
+        self,
+        in_channels: Sequence[int],
+        out_channels: int = 256,
+        *,
+        num_outs: int = 4,
+        kernel_size: int = 1,
+        norm: Norm | None = None,
+        activation: bool = False,
     ) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(ConvModule(c, out_channels, 1, norm=norm) for c in in_channels)
+        act = nn.ReLU(inplace=True) if activation else None
+        self.convs = nn.ModuleList(
+            ConvModule(c, out_channels, kernel_size, padding=kernel_size // 2, norm=norm, activation=act)
+            for c in in_channels
+        )
         self.extra_convs = nn.ModuleList(
-            ConvModule(in_channels[-1] if i == 0 else out_channels, out_channels, 3, stride=2, padding=1, norm=norm)
+            ConvModule(
+                in_channels[-1] if i == 0 else out_channels,
+                out_channels,
+                3,
+                stride=2,
+                padding=1,
+                norm=norm,
+                activation=act,
+            )
             for i in range(num_outs - len(in_channels))
         )
         self.out_channels = (out_channels,) * num_outs

@@ -33,14 +33,21 @@ class DilatedBottleneck(nn.Module):
 class DilatedEncoder(nn.Module):
     """The last backbone map projected, then seen through growing receptive fields: one map of ``out_channels``."""
 
-    def __init__(self, in_channels: Sequence[int], out_channels: int = 512, *, middle: int = 128) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int = 512,
+        *,
+        middle: int = 128,
+        dilations: Sequence[int] = DILATIONS,
+    ) -> None:
         super().__init__()
         self.lateral_conv = nn.Conv2d(in_channels[-1], out_channels, 1)
         self.lateral_norm = BN(out_channels)
         self.fpn_conv = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.fpn_norm = BN(out_channels)
         self.dilated_encoder_blocks = nn.Sequential(
-            *(DilatedBottleneck(out_channels, middle, dilation) for dilation in DILATIONS)
+            *(DilatedBottleneck(out_channels, middle, dilation) for dilation in dilations)
         )
         self.out_channels = (out_channels,)
         init_normal(self.dilated_encoder_blocks)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..layers.norm import BN, Norm
 
 PATHWAYS = 9
+"""As many as are published."""
 
 
 class ActConv(nn.Module):
@@ -55,10 +56,11 @@ class OutConv(nn.Module):
 
 
 class FPG(nn.Module):
-    """Nine parallel bottom-up pathways with lateral, downward and skip connections (figure 2), triangularly contracted.
+    """Parallel bottom-up pathways with lateral, downward and skip connections (figure 2), triangularly contracted.
 
-    skips: the pathways that each level does not take part in. start and extra_convs: the first backbone map used,
-    and whether levels beyond the backbone are made by strided convolutions (else by subsampling).
+    inner_channels: of the pathways; ``out_channels`` where not given. skips: the pathways that each level does not take
+    part in. start and extra_convs: the first backbone map used, and whether levels beyond the backbone are made by
+    strided convolutions (else by subsampling).
     """
 
     def __init__(
@@ -66,13 +68,15 @@ class FPG(nn.Module):
         in_channels: Sequence[int],
         out_channels: int = 256,
         *,
+        inner_channels: int | None = None,
+        pathways: int = PATHWAYS,
         skips: Sequence[Sequence[int]] = ((0, 1, 2, 3), (0, 1, 2), (0, 1), (0,), ()),
         start: int = 0,
         extra_convs: bool = False,
     ) -> None:
         super().__init__()
         self.start, self.skips = start, [set(s) for s in skips]
-        channels, levels = out_channels, len(skips)
+        channels, levels = inner_channels or out_channels, len(skips)
         used = list(in_channels)[start:]
         self.lateral_convs = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in used)
         self.extra_downsamples = nn.ModuleList(
@@ -81,7 +85,7 @@ class FPG(nn.Module):
         )
         self.fpn_transitions = nn.ModuleList(
             nn.ModuleList(self.connections(pathway, level, levels, channels) for level in range(levels))
-            for pathway in range(PATHWAYS)
+            for pathway in range(pathways)
         )
         self.output_transition = nn.ModuleList(OutConv(channels, out_channels) for _ in range(levels))
         self.out_channels = (out_channels,) * levels

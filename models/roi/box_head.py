@@ -6,6 +6,8 @@ Shape letters: R regions of all images, Q positive ones, C channels, S region si
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -51,11 +53,25 @@ class RegionHead(nn.Module):
         return None
 
 
+@dataclass(frozen=True)
+class Branches:
+    """How many convolutions and fully connected layers classes and boxes have each for themselves."""
+
+    class_convs: int = 0
+    class_fcs: int = 0
+    box_convs: int = 0
+    box_fcs: int = 0
+
+
+NO_BRANCHES = Branches()
+
+
 class BoxHead(RegionHead):
-    """Shared convolutions and fully connected layers, then class logits and box codes of each region.
+    """Shared convolutions and fully connected layers, own ones in ``branches``, then class logits and box codes of each
+    region.
 
     (R, C, S, S) to (R, K + 1), the last column for background, and (R, 4 K) or (R, 4) where ``class_agnostic``.
-    Without fully connected layers the last map is averaged over the region.
+    Without any fully connected layers the last map is averaged over the region.
     """
 
     def __init__(
@@ -74,47 +90,73 @@ class BoxHead(RegionHead):
         box_loss: BoxLoss | None = None,
         norm: Norm | None = None,
         conv: Callable[..., nn.Module] = nn.Conv2d,
+        branches: Branches = NO_BRANCHES,
     ) -> None:
         super().__init__()
         self.num_classes, self.class_agnostic = num_classes, class_agnostic
         self.coder = coder or DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2))
         self.class_loss, self.box_loss = class_loss or CrossEntropy(), box_loss or L1Loss()
-        channels = in_channels
-        self.shared_convs = nn.ModuleList()
-        for _ in range(convs):
-            self.shared_convs.append(
-                ConvModule(
-                    channels, conv_channels, 3, padding=1, norm=norm, conv=conv, activation=nn.ReLU(inplace=True)
-                )
+        self.average = fcs == 0 and branches == NO_BRANCHES
+        if fcs and (branches.class_convs or branches.box_convs):
+            raise ValueError("BoxHead: convolutions of a branch cannot follow shared fully connected layers")
+
+        def conv_layers(channels: int, count: int) -> nn.ModuleList:
+            make = partial(ConvModule, kernel_size=3, padding=1, norm=norm, conv=conv)
+            return nn.ModuleList(
+                make(channels if index == 0 else conv_channels, conv_channels, activation=nn.ReLU(inplace=True))
+                for index in range(count)
             )
-            channels = conv_channels
-        self.average = fcs == 0
-        if fcs:
-            channels *= roi_size**2
-        self.shared_fcs = nn.ModuleList()
-        for _ in range(fcs):
-            self.shared_fcs.append(nn.Linear(channels, fc_channels))
-            channels = fc_channels
-        self.fc_cls = nn.Linear(channels, num_classes + 1)
-        self.fc_reg = nn.Linear(channels, 4 if class_agnostic else 4 * num_classes)
-        init_xavier(self.shared_fcs)
+
+        def fc_layers(channels: int, count: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                nn.Linear(channels if index == 0 else fc_channels, fc_channels) for index in range(count)
+            )
+
+        area = 1 if self.average else roi_size**2
+        channels = conv_channels if convs else in_channels
+        self.shared_convs = conv_layers(in_channels, convs)
+        self.shared_fcs = fc_layers(channels * area, fcs)
+        widths = []
+        for name, own_convs, own_fcs in (
+            ("cls", branches.class_convs, branches.class_fcs),
+            ("reg", branches.box_convs, branches.box_fcs),
+        ):
+            self.add_module(f"{name}_convs", conv_layers(channels, own_convs))
+            width = fc_channels if fcs else (conv_channels if own_convs else channels) * area
+            self.add_module(f"{name}_fcs", fc_layers(width, own_fcs))
+            widths.append(fc_channels if own_fcs else width)
+        self.fc_cls = nn.Linear(widths[0], num_classes + 1)
+        self.fc_reg = nn.Linear(widths[1], 4 if class_agnostic else 4 * num_classes)
+        for name in ("shared_fcs", "cls_fcs", "reg_fcs"):
+            init_xavier(self.get_submodule(name))
         nn.init.normal_(self.fc_cls.weight, std=0.01)
         nn.init.normal_(self.fc_reg.weight, std=0.001)
         zero_bias(self.fc_cls)
         zero_bias(self.fc_reg)
 
     def shared(self, x: Tensor) -> Tensor:
-        """(R, C, S, S) to (R, F), what both branches read."""
+        """(R, C, S, S) to what both branches read: (R, F), or a map where there are no shared layers to flatten it."""
         for conv in self.shared_convs:
             x = conv(x)
-        x = x.mean(dim=(2, 3)) if self.average else x.flatten(1)
+        if len(self.shared_fcs):
+            x = x.flatten(1)
         for fc in self.shared_fcs:
             x = fc(x).relu()
         return x
 
+    def branch(self, x: Tensor, name: str) -> Tensor:
+        """The features of ``shared`` to those of the classes (``cls``) or boxes (``reg``), (R, F)."""
+        for conv in self.get_submodule(f"{name}_convs").children():
+            x = conv(x)
+        if x.dim() > 2:
+            x = x.mean(dim=(2, 3)) if self.average else x.flatten(1)
+        for fc in self.get_submodule(f"{name}_fcs").children():
+            x = fc(x).relu()
+        return x
+
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, F) features of ``shared`` to class logits and box codes."""
-        return self.fc_cls(x).float(), self.fc_reg(x).float()
+        """The features of ``shared`` to class logits and box codes."""
+        return self.fc_cls(self.branch(x, "cls")).float(), self.fc_reg(self.branch(x, "reg")).float()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.outputs(self.shared(x))

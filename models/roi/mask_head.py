@@ -41,6 +41,7 @@ class FCNMaskHead(MaskHead):
     """Convolutions and one upsampling (He et al., "Mask R-CNN", figure 4 right): (R, C, S, S) to (R, K, M, M) logits.
 
     upsample: builds what doubles the resolution, from in and out channels; a transposed convolution by default.
+    class_agnostic: one mask for each region, whatever its class.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class FCNMaskHead(MaskHead):
         loss_weight: float = 1.0,
         norm: Norm | None = None,
         conv: Callable[..., nn.Module] = nn.Conv2d,
+        class_agnostic: bool = False,
     ) -> None:
         super().__init__(num_classes, loss_weight)
         self.convs = nn.ModuleList(
@@ -69,7 +71,7 @@ class FCNMaskHead(MaskHead):
             for index in range(convs)
         )
         self.upsample = (upsample or deconvolution)(channels, channels)
-        self.conv_logits = nn.Conv2d(channels, num_classes, 1)
+        self.conv_logits = nn.Conv2d(channels, 1 if class_agnostic else num_classes, 1)
         init_kaiming(self.conv_logits)
 
     def shared(self, x: Tensor) -> Tensor:

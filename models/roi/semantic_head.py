@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..dense.towers import tower
 from ..layers import ConvModule
 from ..layers.init import init_kaiming
 from ..structures import Targets
@@ -27,14 +28,16 @@ class FusedSemanticHead(nn.Module):
     """All levels of a pyramid at one resolution (Chen et al., "Hybrid Task Cascade for Instance Segmentation", section
     3.3): (B, C, ...) levels to (B, G, h, w) logits and (B, C, h, w) features at stride 8.
 
-    convs: the layers between fusion and outputs; four convolutions by default.
+    convs: the layers between fusion and outputs; ``depth`` convolutions by default.
     """
 
     def __init__(
         self,
         *,
         num_classes: int = COCO_STUFF_CLASSES,
+        in_channels: int = 256,
         channels: int = 256,
+        depth: int = 4,
         levels: int = 5,
         fusion_level: int = 1,
         convs: Sequence[nn.Module] | None = None,
@@ -43,10 +46,10 @@ class FusedSemanticHead(nn.Module):
         super().__init__()
         self.num_classes, self.fusion_level, self.loss_weight = num_classes, fusion_level, loss_weight
         self.lateral_convs = nn.ModuleList(
-            ConvModule(channels, channels, 1, activation=nn.ReLU()) for _ in range(levels)
+            ConvModule(in_channels, in_channels, 1, activation=nn.ReLU()) for _ in range(levels)
         )
         if convs is None:
-            convs = [ConvModule(channels, channels, 3, padding=1, activation=nn.ReLU(inplace=True)) for _ in range(4)]
+            convs = list(tower(in_channels, channels, depth))
         self.convs = nn.ModuleList(convs)
         self.conv_embedding = ConvModule(channels, channels, 1, activation=nn.ReLU(inplace=True))
         self.conv_logits = nn.Conv2d(channels, num_classes, 1)

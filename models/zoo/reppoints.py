@@ -7,7 +7,7 @@ from functools import partial
 
 from ..backbones.resnet import Deform
 from ..layers import GN
-from ..methods.reppoints import assign_squares, reppoints
+from ..methods.reppoints import SquareAssigner, reppoints
 from ..recipe import Optimizer
 from .common import COCO, R50, R101, TWO_X, X101_32X4D, row
 
@@ -16,7 +16,7 @@ LONG = replace(BASE, schedule=TWO_X)
 
 normalized = partial(reppoints, norm=GN)
 from_center = partial(normalized, box_from="minmax", grid=True)
-from_square = partial(from_center, assign_first=assign_squares)
+from_square = partial(from_center, assign_first=SquareAssigner())
 
 DEFORMED_R101, DEFORMED_X101 = (body.built_with(deform=Deform()) for body in (R101, X101_32X4D))
 

@@ -29,7 +29,9 @@ def small_head(semantic: bool = True) -> HTCRoIHead:
         bbox_head=cascade_box_heads(CHANNELS),
         mask_roi_extractor=[roi_align_extractor(14, (4, 8)) for _ in range(3)],
         mask_head=[HTCMaskHead(num_classes=2, follows=stage > 0, channels=CHANNELS) for stage in range(3)],
-        semantic_head=FusedSemanticHead(num_classes=3, channels=CHANNELS, levels=2) if semantic else None,
+        semantic_head=FusedSemanticHead(num_classes=3, in_channels=CHANNELS, channels=CHANNELS, levels=2)
+        if semantic
+        else None,
     )
 
 
@@ -70,7 +72,10 @@ def resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def test_levels_are_fused_for_semantics():
     torch.manual_seed(0)
-    head, features = FusedSemanticHead(num_classes=3, channels=CHANNELS, levels=2, convs=[]), pyramid(CHANNELS)
+    head, features = (
+        FusedSemanticHead(num_classes=3, in_channels=CHANNELS, channels=CHANNELS, levels=2, convs=[]),
+        pyramid(CHANNELS),
+    )
     small = resized(features[0][0].double().numpy(), 8, 12)
     fused = convolved(head.lateral_convs[0], torch.from_numpy(small).float()[None])
     fused = fused + convolved(head.lateral_convs[1], features[1][:1])

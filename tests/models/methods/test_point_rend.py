@@ -46,8 +46,8 @@ def small_head(**settings) -> PointRendRoIHead:
         bbox_roi_extractor=roi_align_extractor(7, (4, 8)),
         bbox_head=BoxHead(num_classes=2, in_channels=CHANNELS, fc_channels=16),
         mask_roi_extractor=PointExtractor(size=8),
-        mask_head=CoarseMaskHead(num_classes=2, channels=CHANNELS, roi_size=8, fc_channels=16),
-        point_head=PointHead(num_classes=2, channels=CHANNELS),
+        mask_head=CoarseMaskHead(num_classes=2, in_channels=CHANNELS, channels=CHANNELS, roi_size=8, fc_channels=16),
+        point_head=PointHead(num_classes=2, in_channels=CHANNELS, channels=CHANNELS),
         **settings,
     )
     torch.nn.init.normal_(head.mask_head.fc_logits.weight)

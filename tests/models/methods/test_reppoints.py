@@ -8,8 +8,10 @@ import statistics
 import pytest
 import torch
 
-from sdk.models.methods.reppoints import RepPointsHead, assign_squares, grid_in_box
+from sdk.models.dense.towers import Tower
+from sdk.models.methods.reppoints import RepPointsHead, SquareAssigner, grid_in_box
 
+SMALL = {"towers": Tower(32, 32, 3, None), "point_channels": 32}
 YS = (3.0, 0.5, -2.0, 1.0, 7.0, -3.0, 2.0, 0.0, 4.0)
 XS = (-1.0, 2.0, 4.0, 0.0, 5.0, -6.0, 2.5, 1.0, -2.0)
 POINTS = tuple(zip(YS, XS, strict=True))
@@ -21,14 +23,14 @@ def predicted(head):
 
 
 def test_smallest_box():
-    whole = RepPointsHead(num_classes=1, channels=32, box_from="minmax")
+    whole = RepPointsHead(num_classes=1, **SMALL, box_from="minmax")
     assert predicted(whole) == [min(XS), min(YS), max(XS), max(YS)]
-    part = RepPointsHead(num_classes=1, channels=32, box_from="partial_minmax")
+    part = RepPointsHead(num_classes=1, **SMALL, box_from="partial_minmax")
     assert predicted(part) == [min(XS[:4]), min(YS[:4]), max(XS[:4]), max(YS[:4])]
 
 
 def test_moments():
-    head = RepPointsHead(num_classes=1, channels=32)
+    head = RepPointsHead(num_classes=1, **SMALL)
     assert head.moment_transfer is not None
     with torch.no_grad():
         head.moment_transfer.copy_(torch.tensor([0.3, -0.2]))
@@ -43,7 +45,7 @@ def test_moments():
 
 
 def test_points_on_one_spot():
-    head = RepPointsHead(num_classes=1, channels=32)
+    head = RepPointsHead(num_classes=1, **SMALL)
     points = torch.zeros(1, 18, 2, 2, requires_grad=True)
     head.to_boxes(points).sum().backward()
     assert points.grad is not None
@@ -61,7 +63,7 @@ def test_grid():
 
 def test_squares():
     points, strides = torch.tensor([[16.0, 16.0], [64.0, 64.0]]), torch.tensor([8.0, 8.0])
-    assert assign_squares(points, strides, torch.tensor([[0.0, 0.0, 32.0, 32.0]])).matched.tolist() == [0, -1]
+    assert SquareAssigner()(points, strides, torch.tensor([[0.0, 0.0, 32.0, 32.0]])).matched.tolist() == [0, -1]
 
 
 def test_unknown_way_to_a_box():
