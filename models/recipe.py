@@ -111,3 +111,11 @@ class Recipe:
     def sha256_prefix(self) -> str | None:
         """The first eight hexadecimal digits of the checkpoint's SHA-256, as its file name says."""
         return None if self.weights is None else self.weights.rsplit("-", 1)[-1].removesuffix(".pth")
+
+    @property
+    def starting_weights(self) -> str | None:
+        """What ``models.create`` takes as ``weights`` to start a training from: the published checkpoint; without one
+        the pretrained backbone; without that nothing, which is None."""
+        if self.weights is not None:
+            return "published"
+        return None if self.backbone_weights is None and self.start_from is None else "backbone"

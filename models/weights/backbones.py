@@ -18,6 +18,7 @@ FILES = {
     "torchvision://resnet34": f"{TORCHVISION}/resnet34-b627a593.pth",
     "torchvision://resnet50": f"{TORCHVISION}/resnet50-0676ba61.pth",
     "torchvision://resnet101": f"{TORCHVISION}/resnet101-63fe2227.pth",
+    "torchvision://mobilenet_v2": f"{TORCHVISION}/mobilenet_v2-b0353104.pth",
     "open-mmlab://vgg16_caffe": f"{THIRD_PARTY}/vgg16_caffe-292e1171.pth",
     "open-mmlab://detectron/resnet50_caffe": f"{THIRD_PARTY}/resnet50_caffe-788b5fa3.pth",
     "open-mmlab://detectron/resnet101_caffe": f"{THIRD_PARTY}/resnet101_caffe-3ad79236.pth",
@@ -51,8 +52,10 @@ FILES = {
 }
 """The published names of pretrained backbones and their files."""
 
-BEHIND_FEATURES = re.compile(r"(module\.)?(fc|classifier|head|final_layer|incre_modules|downsamp_modules)\.")
-"""What an image classifier computes from the features; no part of a backbone."""
+BEHIND_FEATURES = re.compile(
+    r"(module\.)?(fc|classifier|head|final_layer|incre_modules|downsamp_modules|features\.18\.\d+)\."
+)
+"""What an image classifier computes from the features (MobileNetV2 in its layer 18); no part of a backbone."""
 
 RULES: tuple[tuple[str, str], ...] = (
     (r"^backbone\.", ""),

