@@ -223,11 +223,6 @@ class IndexedDataset(Writable):
         """The dataset's own scoring protocol."""
         return own_evaluator(self)
 
-    def __repr__(self) -> str:
-        counts = f"{len(self):,} images, {len(self.annotations):,} annotations, {len(self.classes)} classes"
-        others = f", splits {', '.join(self.splits)}" if self.splits else ""
-        return f"{type(self).__name__}({counts}{others})"
-
 
 def masks_of(columns: Annotations, rows: np.ndarray, size: tuple[int, int]) -> Masks | None:
     """Lazy masks of the given annotations of one image of (H, W); none where the dataset has no masks."""

@@ -18,6 +18,7 @@ import numpy as np
 from .base import DetectionDataset
 from .errors import DatasetError, DatasetWarning
 from .index import NO_SEGMENT, POLYGONS, Annotations, columns_of
+from .showing import Shown
 
 LAYOUTS = ("coco", "voc", "yolo", "parquet")
 
@@ -63,8 +64,8 @@ def save(
     return target
 
 
-class Writable:
-    """Gives a dataset the method ``save``."""
+class Writable(Shown):
+    """Gives a dataset the method ``save``, and ways to show itself."""
 
     def save(self, folder: str | os.PathLike, layout: str = "coco") -> Path:
         """Writes the dataset with all its splits and images into a new folder, as ``datasets.save`` does."""

@@ -342,13 +342,18 @@ def group_costs(breakdown: ErrorBreakdown) -> dict[str, dict[str, dict[str, floa
 class ConfusionMatrix:
     """table: (K + 1, K + 1) counts, rows what is there, columns what was said; the last of both is background.
 
-    iou: overlap that makes a pair. score: least score of a detection that counts.
+    iou: overlap that makes a pair. score: least score of a detection that counts. said: (n,) rows of the detections
+    that count. there: (n,) row of the ground truth that each was paired with, -1 for background. unseen: rows of the
+    ground truths of which nothing was said.
     """
 
     classes: tuple[str, ...]
     table: np.ndarray
     iou: float
     score: float
+    said: np.ndarray = field(repr=False)
+    there: np.ndarray = field(repr=False)
+    unseen: np.ndarray = field(repr=False)
 
 
 def confusion_matrix(compared: Compared, classes: Sequence[str], *, score: float = 0.3) -> ConfusionMatrix:
@@ -383,4 +388,4 @@ def confusion_matrix(compared: Compared, classes: Sequence[str], *, score: float
     alone = ~ignored
     alone[truth[hit]] = False
     np.add.at(table, (labels[alone], np.full(int(alone.sum()), background)), 1)
-    return ConfusionMatrix(tuple(classes), table, FOREGROUND, score)
+    return ConfusionMatrix(tuple(classes), table, FOREGROUND, score, said, truth[said], np.flatnonzero(alone))

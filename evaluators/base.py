@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 import numpy as np
 
 from ..datasets.base import DetectionDataset
+from ..datasets.showing import html_table
 from . import confidence
-from .analysis import ERRORS, SPECIAL, Compared, average_costs, error_breakdown, group_costs
+from .analysis import SPECIAL, Compared, average_costs, error_breakdown, group_costs
 from .text import table
 
 if TYPE_CHECKING:
@@ -246,21 +247,11 @@ class Report:
         return as_text(self)
 
     def _repr_html_(self) -> str:
-        def row(tag: str, cells: Sequence[str]) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-        figures = "".join(row("td", (name, str(value))) for name, value in self.metrics.items())
-        parts = [f"<p>{html.escape(self.protocol)}</p>", f"<table>{row('th', ('figure', 'value'))}{figures}</table>"]
-        if self.errors:
-            header = row("th", ("costs in AP", *self.errors))
-            kinds = (*ERRORS, "missed", *SPECIAL)
-            lines = (row("td", (k, *(f"{one.costs[k]:.4f}" for one in self.errors.values()))) for k in kinds)
-            parts.append(f"<table>{header}{''.join(lines)}</table>")
-        if self.per_class:
-            first, *rest = class_rows(self)
-            parts.append(f"<table>{row('th', first)}{''.join(row('td', one) for one in rest)}</table>")
-        parts += [f"<p>note: {html.escape(note)}</p>" for note in self.notes]
-        return "".join(parts)
+        figures = [("figure", "value"), *((name, str(value)) for name, value in self.metrics.items())]
+        tables = [figures, error_rows(self) if self.errors else [], class_rows(self) if self.per_class else []]
+        tables += [figure_rows(attribute, values) for attribute, values in self.slices.items()]
+        notes = "".join(f"<p>note: {html.escape(note)}</p>" for note in self.notes)
+        return f"<p>{html.escape(self.protocol)}</p>{''.join(html_table(rows) for rows in tables if rows)}{notes}"
 
     def show(self) -> None:
         """Shows the report: as a table in a notebook, else as text."""
@@ -302,7 +293,7 @@ def as_text(report: Report) -> str:
     if report.per_class:
         lines += ["", *table(class_rows(report))]
     for attribute, values in report.slices.items():
-        lines += ["", *table(slice_rows(attribute, values))]
+        lines += ["", *table(figure_rows(attribute, values))]
     if report.notes:
         lines += ["", *(f"note: {note}" for note in report.notes)]
     return "\n".join(lines)
@@ -320,19 +311,16 @@ def error_rows(report: Report) -> list[tuple[str, ...]]:
     return rows
 
 
-def slice_rows(attribute: str, values: Mapping[str, Mapping[str, Value]]) -> list[tuple[str, ...]]:
-    """Header and one row a value of an attribute; a figure that does not exist is a dash."""
-    names = list(next(iter(values.values()), {}))
-    figures = ((row[name].value for name in names) for row in values.values())
-    rows = [tuple("-" if v is None else f"{v:.4f}" for v in row) for row in figures]
-    return [(attribute, *names), *((value, *row) for value, row in zip(values, rows))]
-
-
 def class_rows(report: Report) -> list[tuple[str, ...]]:
     """Header and one row a class; a figure that does not exist is a dash."""
-    names = list(next(iter(report.per_class.values())))
-    rows = [("class", *names)]
-    for name, figures in report.per_class.items():
+    return figure_rows("class", report.per_class)
+
+
+def figure_rows(title: str, table: Mapping[str, Mapping[str, Value]]) -> list[tuple[str, ...]]:
+    """Header and one row a name; a figure that does not exist is a dash."""
+    names = list(next(iter(table.values()), {}))
+    rows = [(title, *names)]
+    for name, figures in table.items():
         values = (figures[key].value if key in figures else None for key in names)
         rows.append((name, *("-" if value is None else f"{value:.4f}" for value in values)))
     return rows

@@ -70,6 +70,28 @@ def best_thresholds(compared: Compared) -> dict[int, tuple[float, float]]:
     return {int(cuts.labels[i]): (float(cuts.scores[i]), float(f1[i])) for i in cuts.best(f1) if cuts.true[i]}
 
 
+def best_cut(compared: Compared) -> float:
+    """The score at which F1 of all classes together is highest; infinite without detections."""
+    cuts = cuts_of(compared, by_class=False)
+    f1 = 2 * cuts.true / np.maximum(cuts.count + cuts.positives[cuts.labels], 1)
+    return float(cuts.scores[f1.argmax()]) if len(f1) else np.inf
+
+
+def counts_by_image(compared: Compared) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(M,) true and false detections of each image at the best cut of all classes together, and objects not found."""
+    matches, images = compared.matches, len(compared.image_sizes)
+    kept = matches.found.scores >= best_cut(compared)
+    true, false = kept & matches.true_positive, kept & matches.false_positive
+    counts = [np.bincount(matches.found.images[rows], minlength=images) for rows in (true, false)]
+    sought = np.bincount(compared.truth_images[~matches.truth_ignored], minlength=images)
+    return counts[0], counts[1], sought - counts[0]
+
+
+def f1_of(true: np.ndarray, false: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """(M,) harmonic mean of precision and recall; 1 where nothing is there and nothing is said."""
+    return np.where(true + false + missed == 0, 1.0, 2 * true / np.maximum(2 * true + false + missed, 1))
+
+
 @dataclass(frozen=True)
 class LRP:
     """Localization Recall Precision at the best score (Oksuz et al., "Localization Recall Precision (LRP): A New

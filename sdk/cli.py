@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--fail-if-worse", metavar="FIGURE", help="such as bbox/AP: exit status 2 where it is lower in b"
     )
+    compare.add_argument("--out", help="folder for comparison.html with the images that changed most")
     compare.add_argument("--by", type=float, default=0.0, help="by more than this (default: 0)")
 
     predict = _verb(verbs, "predict", _predict, "find objects in images")
@@ -127,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--sampling", dest="sampler", type=_told(sampling_from), help="say how often each class is seen with it"
     )
-    check.add_argument("--out", help="folder for pictures of the pairs that are the same")
+    check.add_argument("--out", help="folder for check.html and pictures of the pairs that are the same")
 
     review = _verb(verbs, "review", _review, "rank annotations that are probably wrong; changes nothing")
     review.add_argument("dataset", help=f"{dataset}; or a queue.csv with decisions, whose changes --amendments writes")
@@ -310,6 +311,7 @@ def _compare(options: argparse.Namespace) -> int:
         **_scored(options),
         resamples=options.resamples,
         seed=options.seed,
+        out=options.out,
     )
     print(comparison)
     if options.fail_if_worse is None:

@@ -20,12 +20,13 @@ from ..errors import SdkError
 from ..evaluators.analysis import ERRORS, ErrorBreakdown, error_breakdown
 from ..evaluators.matching import Matches
 from ..opening import scored_split
+from ..reports.evaluation import evaluation_page
+from ..reports.page import write_page
 from ..reports.progress import say
 from ..results.files import write_json
 from .app import open_app
 from .exporting import as_coco
 from .predictions import Predictions, predictions_of
-from .report import write_html
 
 ANNOTATIONS, PREDICTIONS, ABOUT, REPORT = "ground_truth.json", "predictions.json", "bundle.json", "report.html"
 
@@ -74,7 +75,7 @@ def save_bundle(
             "report": report.to_dict(),
         },
     )
-    page = write_html(target / REPORT, shown, found, report, compared, breakdown)
+    page = write_page(evaluation_page(report, "What the detector gets right and wrong", shown), target / REPORT)
     say(f"the report is {page}")
     return page
 

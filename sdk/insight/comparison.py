@@ -10,19 +10,27 @@ Shape letters: M images, K classes, n resamples, R rows.
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import erfc, sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..datasets.base import DetectionDataset
+from ..datasets.showing import html_table
 from ..errors import SdkError
-from ..evaluators.analysis import Compared
-from ..evaluators.base import Report
-from ..evaluators.confidence import cuts_of
+from ..evaluators.base import Report, shown_in_notebook
+from ..evaluators.confidence import counts_by_image, f1_of
 from ..evaluators.text import table
 from ..evaluators.weighting import AT_ONCE, Weighable, in_blocks
+from ..reports.examples import COLOURS, Scene, WholeImages, pictures_of
+from ..reports.page import Page, Picture, Section, write_page
+
+IMAGES, PICTURED = 100, 12
+"""Changed images of each direction that a page lists, and those that it shows."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Comparison:
     """What changes from ``a`` to ``b``.
 
     rows: every difference, the main figure first. better, worse: images, the largest change first. models: of a and b.
+    sources: the reports that were compared, from whose matching the pictures of a page are made.
     """
 
     protocol: str
@@ -84,6 +93,7 @@ class Comparison:
     better: tuple[ImageChange, ...]
     worse: tuple[ImageChange, ...]
     models: tuple[Model, Model] = field(default=(Model("a"), Model("b")))
+    sources: tuple[Report, Report] | None = field(default=None, repr=False, compare=False)
 
     def __getitem__(self, figure: str) -> Row:
         """The difference of a figure over all classes and images. Raises KeyError where there is none."""
@@ -99,7 +109,9 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
-        return asdict(self)
+        parts = {name: value for name, value in vars(self).items() if name != "sources"}
+        listed = {name: [asdict(one) for one in parts[name]] for name in ("rows", "better", "worse", "models")}
+        return parts | listed
 
     def to_pandas(self) -> Any:
         """The rows as a pandas DataFrame."""
@@ -150,17 +162,50 @@ class Comparison:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        first, *rest = self._cells(self._shown())
-
-        def cells(tag: str, row: Sequence[str]) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
-
-        body = "".join(cells("td", row) for row in rest)
-        return f"<p>{html.escape(self.protocol)}</p><table>{cells('th', first)}{body}</table>"
+        return f"<p>{html.escape(self.protocol)}</p>{html_table(self._cells(self._shown()))}"
 
     def show(self) -> None:
-        """Prints the comparison."""
-        print(self)
+        """Shows the comparison: as a table in a notebook, else as text."""
+        if not shown_in_notebook(self):
+            print(self)
+
+    def page(self, path: str | os.PathLike, dataset: DetectionDataset | None = None) -> Path:
+        """Writes an HTML page with every difference, and with the images that changed most side by side, a left and b
+        right, where the compared ``dataset`` is given and its images can be read."""
+        lead = (
+            self.protocol,
+            *(f"{name}: {_described(model)}" for name, model in zip("ab", self.models)),
+            f"{self.images} images, {self.resamples} resamples of them",
+        )
+        classes = sorted((r for r in self.rows if r.class_name is not None), key=lambda r: -abs(r.difference))
+        sections = [Section("Figures", self._cells(row for row in self.rows if row.class_name is None))]
+        if classes:
+            sections.append(Section("Classes", self._cells(classes), text="The largest differences first."))
+        for title, changes in (("Better in b", self.better), ("Worse in b", self.worse)):
+            rows = [(str(c.image_id), f"{c.a:.2f}", f"{c.b:.2f}", c.why) for c in changes[:IMAGES]]
+            pictures = self._pictures(changes[:PICTURED], dataset)
+            text = f"{len(changes)} images. a left, b right. {COLOURS}" if pictures else f"{len(changes)} images."
+            head = ("image", "F1 of a", "F1 of b", "why")
+            sections.append(Section(title, [head, *rows] if rows else (), pictures, width=24, text=text))
+        title = f"{self.models[0].name} and {self.models[1].name}"
+        return write_page(Page(title, lead, sections), Path(path))
+
+    def _pictures(self, changes: Sequence[ImageChange], dataset: DetectionDataset | None) -> list[Picture]:
+        if dataset is None or self.sources is None:
+            return []
+        tables = [report.compared() for report in self.sources]
+        place = self.sources[0].evaluator.truth.position
+        views = [WholeImages(table) for table in tables]
+        scenes = [
+            Scene(
+                place[c.image_id],
+                f"image {c.image_id}: F1 {c.a:.2f} to {c.b:.2f}; {c.why}",
+                [view.outlines(place[c.image_id]) for view in views],
+                None,
+            )
+            for c in changes
+        ]
+        return pictures_of(lambda image: dataset[image].image, scenes)
 
 
 def _signed(row: Row) -> str:
@@ -261,7 +306,7 @@ def compare_reports(
         for name, mask in masks:
             rows += _rows(pair, a.evaluator.classes, kind, name, mask, resamples, level, seed)
     better, worse = image_changes(a, b)
-    return Comparison(a.protocol, images, level, resamples, tuple(rows), better, worse, models)
+    return Comparison(a.protocol, images, level, resamples, tuple(rows), better, worse, models, (a, b))
 
 
 def _rows(
@@ -330,27 +375,11 @@ def holm(chances: np.ndarray, alpha: float) -> np.ndarray:
     return fallen
 
 
-def _per_image(compared: Compared) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(M,) true and false detections at the score of highest F1 of all classes together, and objects not found."""
-    matches, images = compared.matches, len(compared.image_sizes)
-    cuts = cuts_of(compared, by_class=False)
-    f1 = 2 * cuts.true / np.maximum(cuts.count + cuts.positives[cuts.labels], 1)
-    kept = matches.found.scores >= (cuts.scores[f1.argmax()] if len(f1) else np.inf)
-    true, false = kept & matches.true_positive, kept & matches.false_positive
-    counts = [np.bincount(matches.found.images[rows], minlength=images) for rows in (true, false)]
-    sought = np.bincount(compared.truth_images[~matches.truth_ignored], minlength=images)
-    return counts[0], counts[1], sought - counts[0]
-
-
 def image_changes(a: Report, b: Report) -> tuple[tuple[ImageChange, ...], tuple[ImageChange, ...]]:
     """The images that b reads better and worse than a, the largest change of F1 first; ties by how much changed."""
-    (true_a, false_a, missed_a), (true_b, false_b, missed_b) = (_per_image(one.compared()) for one in (a, b))
+    (true_a, false_a, missed_a), (true_b, false_b, missed_b) = (counts_by_image(one.compared()) for one in (a, b))
 
-    def f1(true: np.ndarray, false: np.ndarray, missed: np.ndarray) -> np.ndarray:
-        # Nothing there and nothing said is right.
-        return np.where(true + false + missed == 0, 1.0, 2 * true / np.maximum(2 * true + false + missed, 1))
-
-    before, after = f1(true_a, false_a, missed_a), f1(true_b, false_b, missed_b)
+    before, after = f1_of(true_a, false_a, missed_a), f1_of(true_b, false_b, missed_b)
     found, false = true_b - true_a, false_b - false_a
     order = np.lexsort((-np.abs(found) - np.abs(false), -np.abs(after - before)))
     ids = a.evaluator.truth.image_ids

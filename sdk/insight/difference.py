@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 from ..datasets.amending import Amendments, Change
 from ..datasets.base import DetectionDataset
 from ..datasets.index import Annotations, columns_of
+from ..datasets.showing import html_table
 from ..errors import SdkError
+from ..evaluators.base import shown_in_notebook
 from ..evaluators.label_faults import overlaps
 from ..reports.text import table
 
@@ -73,6 +76,15 @@ class Difference:
         import pandas
 
         return pandas.DataFrame(self.to_dict()["rows"])
+
+    def _repr_html_(self) -> str:
+        counts = [(name, *(str(of[kind]) for kind in KINDS)) for name, of in self.by_class().items()]
+        return f"<p>{html.escape(repr(self))}</p>{html_table([('class', *KINDS), *counts]) if counts else ''}"
+
+    def show(self) -> None:
+        """Shows the difference: as a table in a notebook, else as text."""
+        if not shown_in_notebook(self):
+            print(self)
 
     def __len__(self) -> int:
         return len(self.rows)

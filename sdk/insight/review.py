@@ -11,17 +11,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..datasets.amending import Amendments, Change
 from ..datasets.base import DetectionDataset
-from ..datasets.errors import DatasetError
 from ..datasets.index import columns_of
 from ..datasets.reading import read_image
+from ..datasets.showing import html_table
 from ..errors import SdkError
-from ..evaluators.base import Evaluator
+from ..evaluators.base import Evaluator, shown_in_notebook
 from ..evaluators.label_faults import KINDS, Objects, label_faults, moved_images, swapped_classes
+from ..reports.drawing import ANNOTATED, CORRECT, Outline
+from ..reports.examples import Scene, joined, pictures_of, size_of
 from ..reports.page import Page, Picture, Section, write_page
 from ..reports.text import table
 
@@ -177,7 +178,7 @@ class Review:
             rows.append([_text(said[name]) for name in COLUMNS[:-1]])
         sections = [
             Section("Counts", counts),
-            Section("Crops", pictures=[p for s in self.entries[:most] if (p := _crop(s)) is not None]),
+            Section("Crops", pictures=self.pictures(most)),
             Section("Suspects", rows),
         ]
         lead = (
@@ -186,8 +187,22 @@ class Review:
         )
         return write_page(Page("Annotations that are probably wrong", lead, sections, self.notes), Path(path))
 
+    def pictures(self, most: int) -> list[Picture]:
+        """Crops of the ``most`` likeliest entries beside the suggestion; images that cannot be read have none."""
+        files = list(dict.fromkeys(s.file for s in self.entries[:most] if s.file is not None))
+        scenes = [_scene(s, files.index(s.file)) for s in self.entries[:most] if s.file is not None]
+        return pictures_of(
+            lambda image: read_image(Path(files[image])), [scene for scene in scenes if scene is not None]
+        )
+
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        notes = "".join(f"<p>note: {html.escape(note)}</p>" for note in self.notes)
+        return f"<p>{html.escape(repr(self))}</p>{html_table(self._cells(SHOWN))}{notes}"
+
+    def show(self) -> None:
+        """Shows the review: as a table in a notebook, else as text."""
+        if not shown_in_notebook(self):
+            print(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The review as plain values."""
@@ -211,48 +226,41 @@ class Review:
         counts = ", ".join(f"{count} {kind}" for kind, count in self.counts().items() if count)
         return f"Review({len(self)} suspects{': ' + counts if counts else ''}; {len(self.accepted)} accepted)"
 
-    def __str__(self) -> str:
+    def _cells(self, most: int) -> list[tuple[str, ...]]:
         rows = [("number", "kind", "probability", "image", "annotation", "class", "suggestion")]
-        for s in self.entries[:30]:
+        for s in self.entries[:most]:
             rows.append((str(s.number), s.kind, f"{s.probability:.2f}", str(s.image_id), _text(s.annotation_id),
                          _text(s.class_name), _text(s.suggestion)))  # fmt: skip
-        more = [f"{len(self) - 30} more"] if len(self) > 30 else []
-        return "\n".join([repr(self), "", *table(rows), *more, *(f"note: {note}" for note in self.notes)])
+        return rows
+
+    def __str__(self) -> str:
+        more = [f"{len(self) - SHOWN} more"] if len(self) > SHOWN else []
+        return "\n".join([repr(self), "", *table(self._cells(SHOWN)), *more, *(f"note: {note}" for note in self.notes)])
 
 
-CROP = 200
-"""Side of a crop, in pixels."""
+SHOWN = 30
+"""Suspects in a printed table."""
 
 
-def _crop(suspect: Suspect) -> Picture | None:
-    """The surroundings of a suspect; none where it has no box or its image cannot be read."""
-    if suspect.box is None or suspect.file is None:
+def _scene(suspect: Suspect, image: int) -> Scene | None:
+    """The surroundings of a suspect; none where it has no box."""
+    if suspect.box is None:
         return None
-    try:
-        image = read_image(Path(suspect.file))
-    except DatasetError:
-        return None
-    boxes = [(suspect.box, (255, 255, 255))]
+    outlines = [Outline(suspect.box, CORRECT if suspect.kind == "missing" else ANNOTATED)]
+    around = suspect.box
     if suspect.kind == "box":
-        boxes.append((suspect.suggestion, (0, 255, 0)))  # type: ignore[arg-type]
-    elif suspect.kind == "missing":
-        boxes = [(suspect.box, (0, 255, 0))]
-    x1, y1, x2, y2 = suspect.box
-    side = max(x2 - x1, y2 - y1, 16) * 1.8
-    left, top, scale = (x1 + x2 - side) / 2, (y1 + y2 - side) / 2, CROP / side
-    moved = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
-    crop = cv2.warpAffine(image, moved, (CROP, CROP), flags=cv2.INTER_AREA, borderValue=(128, 128, 128))
-    for box, color in boxes:
-        a, b, c, d = (round(float(v) * scale) for v in np.asarray(box) - [left, top, left, top])
-        cv2.rectangle(crop, (a, b), (c, d), color, 2)
+        suggested: Any = suspect.suggestion
+        outlines.append(Outline(suggested, CORRECT))
+        around = joined(around, suggested)
     at = f"{suspect.image_id}" if suspect.annotation_id is None else f"{suspect.image_id}, {suspect.annotation_id}"
     advice = "another box" if suspect.kind == "box" else suspect.suggestion
     caption = f"{suspect.number}: {suspect.kind} {suspect.probability:.2f}, {suspect.class_name}: {advice} ({at})"
-    size = max(float(x2 - x1), 0.0) * max(float(y2 - y1), 0.0)
-    marks: dict[str, str | float] = {"kind": suspect.kind, "class": suspect.class_name or ""}
-    marks["probability"] = suspect.probability
-    marks["size"] = "small" if size < 32**2 else "medium" if size < 96**2 else "large"
-    return Picture.of_pixels(caption, crop, marks)
+    x1, y1, x2, y2 = suspect.box
+    marks: dict[str, str | float | list[str]] = {
+        "kind": suspect.kind, "class": suspect.class_name or "", "probability": round(suspect.probability, 4),
+        "size": size_of(max(x2 - x1, 0.0) * max(y2 - y1, 0.0)),
+    }  # fmt: skip
+    return Scene(image, caption, [outlines], around, marks)
 
 
 def _text(value: Any) -> str:

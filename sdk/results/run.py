@@ -15,7 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..datasets.showing import html_table
 from ..errors import RunError, require_same_classes
+from ..evaluators.base import shown_in_notebook
+from ..evaluators.text import table
 from .manifest import METRICS, read_manifest, read_metrics
 from .weights import Trained, load_weights, recipe_of
 
@@ -52,6 +55,39 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.manifest['model']['name']}, {len(self.classes)} classes)"
+
+    def __str__(self) -> str:
+        return "\n".join(table([("", repr(self)), *self._told()]))
+
+    def _repr_html_(self) -> str:
+        return html_table([("", repr(self)), *self._told()])
+
+    def _told(self) -> list[tuple[str, str]]:
+        """What a person wants to know of a run first: name and value."""
+        scored = [line for line in self.history if "metrics" in line]
+        best = scored[-1]["metrics"] if scored else {}
+        figures = {f"last {name}": "none" if value is None else f"{value:.4f}" for name, value in best.items()}
+        told = {
+            "classes": ", ".join(self.classes[:10]) + (" ..." if len(self.classes) > 10 else ""),
+            "steps": str(max((line["step"] for line in self.history if "step" in line), default=0)),
+            "weights": str(self.weights_file),
+        }
+        return list({**told, **figures}.items())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values: the folder, the manifest and every line of the metrics file."""
+        return {"folder": str(self.folder), "manifest": self.manifest, "history": self.history}
+
+    def to_pandas(self) -> Any:
+        """A row a line of the metrics file, the figures of scorings as ``metrics.NAME``; needs pandas."""
+        import pandas
+
+        return pandas.json_normalize(self.history)
+
+    def show(self) -> None:
+        """Shows what the run is: as a table in a notebook, else as text."""
+        if not shown_in_notebook(self):
+            print(self)
 
     @property
     def weights_file(self) -> Path:

@@ -17,6 +17,9 @@ from ..inference.scoring import evaluator_of
 from ..insight.comparison import Comparison, Model, compare_reports
 from ..insight.slicing import slices_of
 from ..opening import scored_split
+from ..reports.progress import say
+
+PAGE = "comparison.html"
 
 
 def compare(
@@ -34,6 +37,7 @@ def compare(
     batch_size: int = 1,
     workers: int | None = None,
     device: str | None = None,
+    out: str | os.PathLike | None = None,
 ) -> Comparison:
     """Whether ``b`` is better than ``a``, or only lucky: every difference with its interval.
 
@@ -48,6 +52,7 @@ def compare(
         resamples: how often all images are drawn.
         level: of the intervals.
         seed: of the draws.
+        out: folder for ``comparison.html``, with the images that changed most.
 
     Raises:
         SdkError: when data, protocol or classes differ; the text says what does.
@@ -76,7 +81,7 @@ def compare(
     if slices and shown is None:
         raise SdkError("slices: say of which data these are attributes, with dataset=")
     masks = slices_of(slices, shown) if slices and shown is not None else None
-    return compare_reports(
+    comparison = compare_reports(
         reports[0],
         reports[1],
         slices=masks,
@@ -85,3 +90,6 @@ def compare(
         seed=seed,
         models=(models[0], models[1]),
     )
+    if out is not None:
+        say(f"the page is {comparison.page(Path(out) / PAGE, shown)}")
+    return comparison

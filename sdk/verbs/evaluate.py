@@ -12,15 +12,15 @@ import numpy as np
 
 from ..datasets.adapter import OnFault
 from ..datasets.amending import amendment_note
-from ..evaluators.analysis import confusion_matrix
-from ..evaluators.base import Report
+from ..datasets.base import DetectionDataset
+from ..evaluators.base import Evaluator, Report
 from ..evaluators.choosing import NamedProtocol
 from ..inference.given import are_predictions, read_predictions
+from ..insight.review import review_of
 from ..insight.slicing import slice_figures, slices_of
 from ..opening import scored_split
-from ..reports.curves import draw_confusion, draw_precision_recall
-from ..reports.page import write_report
-from ..reports.pictures import draw_examples
+from ..reports.evaluation import evaluation_page, write_report
+from ..reports.page import Picture
 from ..reports.progress import say
 from ..reports.text import headline
 from ..results.measured import keep_figures
@@ -99,25 +99,24 @@ def evaluate(
     if out is None and isinstance(what, Run):
         out = what.folder / "evaluation"
     if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        pictures = []
-        if report.curves:
-            draw_precision_recall(report, folder / "precision_recall.png")
-            pictures.append(("Precision over recall", folder / "precision_recall.png"))
-        if hasattr(evaluator, "compared"):
-            kind = report.main.partition("/")[0]
-            matrix = confusion_matrix(evaluator.compared(kind), scored_on.classes)  # type: ignore[attr-defined]
-            draw_confusion(matrix, folder / "confusion.png")
-            pictures.append(("What was there against what was said", folder / "confusion.png"))
-        if trained is not None:
-            from ..inference.running import examples
-
-            drawn = draw_examples(examples(scored_on, trained, tta=tta), scored_on.classes, folder / "examples")
-            pictures += [(f"{path.stem}: ground truth left, detections right", path) for path in drawn]
-        source = str(what) if trained is None else trained.source
-        say(f"the report is {write_report(report, folder, source, pictures)}")
+        page = evaluation_page(
+            report, str(what) if trained is None else trained.source, scored_on, _suspects(scored_on, evaluator)
+        )
+        say(f"the report is {write_report(report, Path(out), page)}")
     return report
+
+
+SUSPECTS = 24
+"""Label suspects in a page."""
+MOST_DETECTIONS = 200_000
+"""Of more the labels are not judged beside the scoring, which would take longer than the scoring itself."""
+
+
+def _suspects(dataset: DetectionDataset, evaluator: Evaluator) -> list[Picture]:
+    """Pictures of the annotations that are likeliest to be wrong."""
+    if not hasattr(evaluator, "compared") or len(evaluator.state()["score"]) > MOST_DETECTIONS:
+        return []
+    return review_of(dataset, evaluator).pictures(SUSPECTS)
 
 
 def limits(model: Any, evaluator: Any) -> list[str]:

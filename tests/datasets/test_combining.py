@@ -111,3 +111,20 @@ def test_near_duplicates_stay_together(coco_folder):
     parts = split(Coco(coco_folder), {"a": 0.6, "b": 0.4}, by="near_duplicates")
     ids = [{part.info(i).image_id for i in range(len(part))} for part in parts.values()]
     assert sorted(map(sorted, ids)) == [[3, 7], [12]]
+
+
+def test_datasets_show_themselves():
+    pandas = pytest.importorskip("pandas")
+    whole = Shapes(6)
+    part = subset(whole, [1, 3, 4])
+    told = part.to_dict()
+    rows = part.to_pandas()
+    assert isinstance(rows, pandas.DataFrame)
+    assert (told["images"], told["annotations"]) == (3, len(rows))
+    counts = rows[~rows["ignore"]].groupby("class").size()
+    assert {name: one["objects"] for name, one in told["classes"].items() if one["objects"]} == counts.to_dict()
+    sample = part[1]
+    own = rows[rows["image_id"] == sample.image_id]
+    assert np.allclose(own[["x1", "y1", "x2", "y2"]], sample.boxes)
+    assert repr(part) == f"Subset(3 images, {len(rows)} annotations, {len(whole.classes)} classes)"
+    assert part._repr_html_().count("<tr>") == 1 + len(whole.classes)
