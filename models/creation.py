@@ -11,7 +11,7 @@ import torch
 from ..datasets.opening import open_path
 from .detectors.base import Detector
 from .methods.ld import DistilledDetector
-from .zoo import find_recipe, recipes
+from .zoo import find_recipe, name_on, recipes
 
 M = TypeVar("M")
 
@@ -70,7 +70,12 @@ def seeded(seed: int | None, build: Callable[[], M]) -> M:
 
 
 def create(
-    name: str, num_classes: Any = None, weights: str | PathLike[str] | None = "published", *, seed: int | None = None
+    name: str,
+    num_classes: Any = None,
+    weights: str | PathLike[str] | None = "published",
+    *,
+    backbone: str | None = None,
+    seed: int | None = None,
 ) -> Detector:
     """A detector by the published name of its row, such as ``paa_r50_fpn_1.5x_coco``.
 
@@ -79,12 +84,16 @@ def create(
     weights: ``published`` (the row's checkpoint), ``backbone`` (the pretrained backbone it was trained from), a
     file, or None (random, nothing is downloaded). With another class count than the checkpoint's the class layers
     start fresh, and this is said. A distilled detector's teacher is loaded once training starts, unless ``weights`` is
-    None. seed: decides all fresh weights; PyTorch's own state decides them, and goes on, where absent.
+    None. backbone: another one for a row with a feature pyramid, such as ``timm/convnext_tiny.fb_in1k``; ``published``
+    are then the backbone's own weights, and a file may hold them. seed: decides all fresh weights; PyTorch's own state
+    decides them, and goes on, where absent.
     """
     _require_name_first(name, num_classes)
     if isinstance(num_classes, str | PathLike):
         num_classes = open_path(str(num_classes))
-    recipe = find_recipe(name)
+    recipe = find_recipe(name if backbone is None else name_on(name, backbone))
+    if weights == "published" and "+timm/" in recipe.name:
+        weights = "backbone"
     names = class_names(num_classes)
     count = class_count(num_classes if names is None else len(names), recipe.num_classes)
     model: Detector = seeded(seed, lambda: recipe.build(count))  # type: ignore[assignment]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ..backbones.timm import TimmBackbone
 from ..detectors.base import Detector
 from ..recipe import Recipe
 from .backbones import FILES, to_backbone
@@ -81,6 +82,8 @@ def load_start(model: Detector, recipe: Recipe) -> None:
     if recipe.start_from is not None:
         file = obtain(recipe.start_from, published_digits(recipe.start_from))
         load_detector(model, recipe, read(file), recipe.start_from)
+    elif isinstance(model.backbone, TimmBackbone):
+        load_extractor(model.backbone, None)
     elif recipe.backbone_weights is not None:
         if recipe.backbone_weights not in FILES:
             raise WeightsError(f"{recipe.name}: nobody knows where {recipe.backbone_weights} lies; give a file")
@@ -96,6 +99,9 @@ def load_backbone(model: Detector, state: dict[str, Tensor], source: str) -> Non
     Layers that a detector adds to its backbone stay fresh, and this is said.
     """
     backbone: nn.Module = model.backbone  # type: ignore[assignment]
+    if isinstance(backbone, TimmBackbone):
+        load_extractor(backbone, state, source)
+        return
     again = getattr(getattr(model, "neck", None), "rfp_modules", ())
     for one in (backbone, *again):
         own = one.state_dict()
@@ -108,6 +114,16 @@ def load_backbone(model: Detector, state: dict[str, Tensor], source: str) -> Non
             raise WeightsError(f"{source}: has only {len(fitting)} of the backbone's {len(own)} entries")
         if missing:
             log.warning("%s: %d entries of the backbone start fresh: %s", source, len(missing), listed(missing))
+
+
+def load_extractor(backbone: TimmBackbone, state: dict[str, Tensor] | None, source: str | None = None) -> None:
+    """Loads what ``timm`` has published for a backbone of its, or a file's ``state`` in its names."""
+    try:
+        backbone.load(state)
+    except Exception as error:  # The hub, the network and the model each have errors of their own.
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        hint = "" if state else "; give a file of it as weights, or None for random ones"
+        raise WeightsError(f"{source or f'timm/{backbone.name}'}: cannot be loaded{hint}: {said:.400}") from error
 
 
 def load_detector(model: Detector, recipe: Recipe, checkpoint: Checkpoint, source: str) -> None:

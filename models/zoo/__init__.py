@@ -45,9 +45,26 @@ def with_published(recipe: Recipe, facts: dict) -> Recipe:
     return replace(recipe, document=facts["document"], weights=facts["weights"], published=facts["figures"])
 
 
+def name_on(name: Any, backbone: str) -> str:
+    """The name of a row on another backbone, such as ``timm/convnext_tiny.fb_in1k``."""
+    if not isinstance(name, str) or name not in recipes():
+        raise ValueError(f"backbone: only the name of a row can be given another one, found {name!r:.100}")
+    if not backbone.startswith("timm/"):
+        raise ValueError(f"backbone: expected timm/ and the name of an extractor, found {backbone!r}")
+    return f"{name}+{backbone}"
+
+
 def find_recipe(name: str) -> Recipe:
-    """The recipe of a published row; an unknown name is an error with the closest names."""
+    """The recipe of a published row, or of one on another backbone (``ROW+timm/EXTRACTOR``).
+
+    An unknown name is an error with the closest names.
+    """
     known = recipes()
+    if name not in known and "+timm/" in name:
+        from .backbones import on_extractor
+
+        row, _, extractor = name.partition("+timm/")
+        return on_extractor(find_recipe(row), extractor)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
         hint = f"; the closest are {', '.join(close)}" if close else ""

@@ -129,6 +129,9 @@ class DataOptions(_Checked):
 class ModelOptions(_Checked):
     """What is trained."""
 
+    backbone: str | None = anything(
+        "another backbone for a row with a feature pyramid, such as timm/convnext_tiny.fb_in1k"
+    )
     ema_decay: float | None = number("score and keep averaged weights of this decay", least=0)
     recipe: Recipe | None = anything("instead of the model's own", parse=None)
 

@@ -33,6 +33,7 @@ def run_folder(out: str | os.PathLike | None, name: str, resume: str | None) -> 
     if out is not None:
         folder = Path(out)
     else:
+        name = name.replace("/", "-")
         first = Path("runs") / name
         numbered = itertools.chain([first], (first.with_name(f"{name}-{i}") for i in itertools.count(2)))
         taken = list(itertools.takewhile(Path.exists, numbered))

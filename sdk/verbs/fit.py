@@ -64,6 +64,10 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
     """
     train, scored_on = training_splits(dataset, options.validation, options.on_fault)
     scored_on = scorable(scored_on)
+    if options.backbone is not None:
+        from ..models.zoo import name_on
+
+        model = name_on(model, options.backbone)
     if isinstance(model, str) and not Path(model).exists():
         from .. import models
 
