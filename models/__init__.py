@@ -23,6 +23,7 @@ __all__ = [
     "create",
     "find_recipe",
     "from_mmdetection",
+    "is_name",
     "names",
     "recipes",
 ]
@@ -39,6 +40,11 @@ _HOMES = {
     "from_mmdetection": ".mmdetection.checkpoint",
     "recipes": ".zoo",
 }
+
+
+def is_name(name: str) -> bool:
+    """Whether ``create`` knows the name: of a row, or of a row on another backbone (``ROW+timm/EXTRACTOR``)."""
+    return name.partition("+timm/")[0] in names()
 
 
 def names() -> list[str]:

@@ -155,7 +155,7 @@ def load(what: Any, model: nn.Module | None = None) -> Trained:
         if path.suffix == ".pth":
             return replace(load(models.from_mmdetection(path)), source=str(path))
 
-        if str(what) not in models.names():
+        if not models.is_name(str(what)):
             raise RunError(
                 f"{what}: neither a run folder, a .safetensors or .pth file, nor a name of the zoo (`sdk zoo`)"
             )

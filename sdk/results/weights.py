@@ -113,7 +113,7 @@ def load_weights(path: str | os.PathLike, model: nn.Module | None = None) -> Tra
     if model is None and "configuration" in metadata:
         model = from_source(metadata["configuration"], name, int(metadata["num_classes"]))
     elif model is None:
-        if name not in models.names():
+        if not models.is_name(name):
             raise RunError(
                 f"{path}: was trained with a {name}, which is no name of the zoo; "
                 "build that model and give it: sdk.Run(folder, model=model)"

@@ -112,7 +112,7 @@ def replay(run: str | Path, model: nn.Module | None = None) -> Replayed:
     if model is None:
         from .. import models
 
-        if name["name"] not in models.names():
+        if not models.is_name(name["name"]):
             raise RunError(f"{folder}: {name['name']} is no name of the zoo; give its detector as model=")
         model = models.create(name["name"], num_classes=name["num_classes"], weights=None)
     fabric = Fabric(devices=1, precision=failed.precision)  # type: ignore[arg-type]
