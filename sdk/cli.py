@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .training.options import devices_from, grouped_options, nearest, sampling_from
+from .errors import nearest
+from .training.options import devices_from, grouped_options, sampling_from
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -271,9 +272,9 @@ def _fit(options: argparse.Namespace) -> int:
 
         print(replay(options.replay))
         return 0
-    if options.model is None:
+    if options.model is None and not (hasattr(options, "config") or hasattr(options, "from_manifest")):
         raise SdkError("expected a dataset and a model: sdk fit DATASET MODEL")
-    model = Run(options.model) if Path(options.model).is_dir() else options.model
+    model = Run(options.model) if options.model is not None and Path(options.model).is_dir() else options.model
     names = [option.name for group in grouped_options().values() for option in group]
     fit(options.dataset, model, **{name: value for name, value in vars(options).items() if name in names})
     return 0

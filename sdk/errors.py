@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher, get_close_matches
 
 from .datasets.errors import DatasetError
 
@@ -74,3 +75,16 @@ def require_count(name: str, value: object, least: int = 1) -> None:
     """Raises ValueError where a number that counts something is no whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, found {value!r}")
+
+
+def nearest(found: object, names: Sequence[str]) -> str:
+    """A hint at the name that was probably meant, or nothing; of equally near ones the first."""
+    near = get_close_matches(str(found), names, 3)
+    if not near:
+        return ""
+    best = [name for name in names if name in near and _likeness(found, name) == _likeness(found, near[0])]
+    return f" (did you mean {best[0]}?)"
+
+
+def _likeness(found: object, name: str) -> float:
+    return SequenceMatcher(None, name, str(found)).ratio()

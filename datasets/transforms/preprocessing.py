@@ -98,6 +98,12 @@ class Preprocessing:
             cv2.addWeighted(plane, 1 / std, plane, 0, -mean / std, dst=out[channel], dtype=cv2.CV_32F)
         return out
 
+    def denormalized(self, pixels: np.ndarray) -> np.ndarray:
+        """The way back: (3, h, w) float32 as of ``normalize`` to (h, w, 3) uint8 RGB; padding gets the mean colour."""
+        values = pixels.transpose(1, 2, 0) * np.array(self.std, np.float32) + np.array(self.mean, np.float32)
+        image = np.rint(values).clip(0, 255).astype(np.uint8)
+        return np.ascontiguousarray(image if self.channels == "rgb" else image[..., ::-1])
+
     def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(P, Q) of a resized image of (h, w). A batch takes the largest of each."""
         less = 1 if self.centered else 0

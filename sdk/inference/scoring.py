@@ -12,7 +12,7 @@ from torch import nn
 
 from ..datasets.base import DetectionDataset
 from ..datasets.loader import Loader
-from ..errors import DatasetError, require_count
+from ..errors import DatasetError, RunError, nearest, require_count
 from ..evaluators.base import Evaluator, Report
 from ..evaluators.choosing import NamedProtocol
 from ..evaluators.proposals import ProposalEvaluator
@@ -72,6 +72,16 @@ def scorable(dataset: DetectionDataset | None) -> DetectionDataset | None:
         say(f"validation is not scored: {error}")
         return None
     return dataset
+
+
+def require_figure(name: str, dataset: DetectionDataset | None, trained: Trained) -> None:
+    """Raises RunError where scoring a detector on a dataset gives no figure of this name."""
+    if dataset is None:
+        raise RunError(f"monitor: {name} is a figure of a scoring, and there is no validation set")
+    evaluator = evaluator_for_model(dataset, trained.model, trained.recipe.needs_masks, None)
+    names = list(evaluator.compute().metrics)
+    if name not in names:
+        raise RunError(f"monitor: expected one of {', '.join(names)}, found {name!r}{nearest(name, names)}")
 
 
 def collect(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ..datasets.base import DetectionDataset
     from ..datasets.leaks import Pair
     from ..datasets.sample import Sample
-    from ..models.structures import Detections
+    from ..datasets.transforms import Preprocessing
+    from ..models.structures import Detections, ImageBatch, Targets
 
 
 def draw_examples(found: Iterable[tuple[Sample, Detections]], classes: Sequence[str], folder: Path) -> list[Path]:
@@ -38,6 +39,36 @@ def draw_examples(found: Iterable[tuple[Sample, Detections]], classes: Sequence[
         save_image(path, pair)
         written.append(path)
     return written
+
+
+MOST_IN_BATCH, WIDEST = 16, 2400
+"""Images of a batch that are drawn, and pixels that their picture is wide at most."""
+
+
+def draw_batch(
+    images: ImageBatch,
+    targets: Sequence[Targets],
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    path: Path,
+) -> None:
+    """The images of a batch side by side as a detector gets them, padding and ground truth included; what is ignored is
+    gray."""
+    tiles = []
+    for pixels, target in list(zip(images.pixels, targets))[:MOST_IN_BATCH]:
+        image = preprocessing.denormalized(pixels.cpu().numpy())
+        ignored = [] if target.ignore_boxes is None else target.ignore_boxes.round().int().tolist()
+        for x1, y1, x2, y2 in ignored:
+            cv2.rectangle(image, (x1, y1), (x2, y2), (128, 128, 128), 1)
+        names = [str(classes[label]) for label in target.labels.tolist()]
+        tiles.append(draw_boxes(image, target.boxes.cpu().numpy(), target.labels.cpu().numpy(), names))
+    columns = int(np.ceil(np.sqrt(len(tiles))))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    whole = np.concatenate(rows, axis=0)
+    if whole.shape[1] > WIDEST:
+        whole = cv2.resize(whole, None, fx=(ratio := WIDEST / whole.shape[1]), fy=ratio, interpolation=cv2.INTER_AREA)
+    save_image(path, whole)
 
 
 MOST_PAIRS = 500

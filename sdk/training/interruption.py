@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
-from typing import Any, NoReturn
+import time
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from lightning_fabric import Fabric
@@ -20,11 +22,33 @@ def stopping_signals() -> tuple[int, ...]:
     return (*usual, signal.SIGUSR1) if "SLURM_JOB_ID" in os.environ and hasattr(signal, "SIGUSR1") else usual
 
 
-class Interruption:
-    """Turns a signal into a wish to stop at the next step; a second one stops at once."""
+class Agreed(NamedTuple):
+    """What all processes do after a step. stop: leave, to be resumed. save: write the state. end: be done with
+    training, as after its last step."""
 
-    def __init__(self, fabric: Fabric) -> None:
-        self.fabric = fabric
+    stop: bool
+    save: bool
+    end: bool
+
+
+class Clock:
+    """Says when so many minutes have passed since it was made; without a number, never."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+    def is_up(self) -> bool:
+        return time.monotonic() >= self.end
+
+
+class Interruption:
+    """Turns a signal into a wish to stop at the next step; a second one stops at once.
+
+    In a notebook Ctrl-C, its stop button, ends the training instead, so that the run is returned.
+    """
+
+    def __init__(self, fabric: Fabric, in_notebook: bool = False) -> None:
+        self.fabric, self.in_notebook, self.ended = fabric, in_notebook, False
         self.signal: int | None = None
         self.previous: dict[int, Any] = {}
 
@@ -39,17 +63,21 @@ class Interruption:
             signal.signal(number, handler)
 
     def _wish(self, number: int, frame: object) -> None:
-        if self.signal is not None:
+        if self.signal is not None or self.ended:
             raise KeyboardInterrupt
-        self.signal = number
+        if self.in_notebook and number == signal.SIGINT:
+            self.ended = True
+        else:
+            self.signal = number
 
-    def agreed(self, save: bool) -> tuple[bool, bool]:
-        """(stop, save): whether any process was asked to stop, and whether any wants its state saved."""
+    def agreed(self, save: bool, end: bool = False) -> Agreed:
+        """What any process wants: that its state is saved, or that training ends; or was asked for by a signal."""
+        end = end or self.ended
         if self.fabric.world_size > 1:
-            wish = torch.tensor([float(self.signal or 0), float(save)], device=self.fabric.device)
+            wish = torch.tensor([float(self.signal or 0), float(save), float(end)], device=self.fabric.device)
             largest = self.fabric.all_reduce(wish, reduce_op="max").tolist()  # type: ignore[union-attr]
-            self.signal, save = int(largest[0]) or None, bool(largest[1])
-        return self.signal is not None, save
+            self.signal, save, end = int(largest[0]) or None, bool(largest[1]), bool(largest[2])
+        return Agreed(self.signal is not None, save, end)
 
     def leave(self, step: int) -> NoReturn:
         """Ends the training as the signal asks: KeyboardInterrupt for SIGINT, else the exit status 128 + signal."""

@@ -28,6 +28,7 @@ from ..results.state import TRAINING_STATE, make_room, newest_whole_state
 from ..results.weights import load_state, save_weights
 from . import sharding
 from .failures import MOST_PARTS, FailedStep, bad_gradients, save_failed_step
+from .freezing import Frozen
 from .optimization import AveragedWeights, lay_out_alike, lr_factor, make_optimizer
 from .options import Saving
 from .plan import Plan
@@ -57,9 +58,10 @@ class Training:
         plan: Plan,
         folder: Path,
         saving: Saving | None = None,
+        frozen: Frozen | None = None,
     ) -> None:
         self.fabric, self.detector, self.recipe, self.plan, self.folder = fabric, detector, recipe, plan, folder
-        self.saving = saving or Saving()
+        self.saving, self.frozen = saving or Saving(), frozen
         detector.to(fabric.device)
         self.sharded = isinstance(fabric.strategy, ModelParallelStrategy)
         if self.sharded or fabric.device.type == "cpu":
@@ -80,7 +82,8 @@ class Training:
         self.epoch_start = 0
         self.best: float | None = None
         self.best_epochs: dict[int, float] = {}
-        self.epochs_without_gain = 0
+        self.scorings_without_gain = 0
+        self.ending: str | None = None
         self.lr = 0.0
         self.parts = 1
         self.half = plan.precision == "16-mixed"
@@ -112,6 +115,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         self.network.train()
+        if self.frozen is not None:
+            self.frozen.keep_in_evaluation(self.detector)
         while True:
             # What the model draws is a function of the step, so that a resumed training draws the same.
             torch.manual_seed(step_seed(plan.seed, self.step, fabric.global_rank))
@@ -245,29 +250,44 @@ class Training:
             "precision='32' are what usually helps"
         )
 
-    def end_epoch(self, figure: float | None) -> bool:
-        """Counts an epoch; whether its main figure is the best so far (without a figure every epoch is)."""
+    @property
+    def current_epoch(self) -> int:
+        """The epoch that goes on, or has just ended; counted from 1."""
+        return self.epoch if self.epoch and self.step == self.epoch_start else self.epoch + 1
+
+    def end(self, why: str) -> None:
+        """Ends the training after the step at hand: the weights are scored and kept as at its planned end."""
+        self.ending = self.ending or why
+
+    def is_over(self, patience: int | None) -> bool:
+        """Whether nothing is left to be done: all epochs or steps are, or it was ended, or does not improve."""
+        plan = self.plan
+        over = self.epoch >= plan.epochs or (plan.max_steps is not None and self.step >= plan.max_steps)
+        return over or self.ending is not None or (patience is not None and self.scorings_without_gain >= patience)
+
+    def end_epoch(self) -> None:
+        """Counts an epoch all of whose steps are done."""
         self.epoch += 1
         self.epoch_start = self.step
-        better = figure is None or self.best is None or figure > self.best
+
+    def is_best(self, figure: float | None) -> bool:
+        """Counts a scoring; whether its weights are the best so far, as they are until there is a first figure."""
+        gained = figure is not None and (self.best is None or figure > self.best)
+        better = gained or self.best is None
+        self.scorings_without_gain = 0 if gained else self.scorings_without_gain + 1
         if figure is not None:
-            self.best = figure if better else self.best
-            self.epochs_without_gain = 0 if better else self.epochs_without_gain + 1
-            self.best_epochs[self.epoch] = figure
+            self.best = figure if gained else self.best
+            self.best_epochs[self.current_epoch] = figure
             ranked = sorted(self.best_epochs, key=lambda epoch: (-self.best_epochs[epoch], epoch))
             self.best_epochs = {epoch: self.best_epochs[epoch] for epoch in sorted(ranked[: self.saving.keep_best])}
         return better
-
-    def out_of_patience(self, patience: int | None) -> bool:
-        """Whether the main figure has not risen for so many epochs."""
-        return patience is not None and self.epochs_without_gain >= patience
 
     def keep_weights(self, model: nn.Module, dataset: DetectionDataset, better: bool) -> None:
         """Writes the ``usable`` weights; where several best epochs are kept, each as ``epoch-N.safetensors`` too."""
         names = ["last", "best"] if better else ["last"]
         if self.saving.keep_best > 1:
             kept = [f"epoch-{epoch}" for epoch in self.best_epochs]
-            names += [name for name in kept if name == f"epoch-{self.epoch}"]
+            names += [name for name in kept if name == f"epoch-{self.current_epoch}"]
             for path in self.folder.glob("epoch-*.safetensors"):
                 if path.stem not in kept:
                     path.unlink()
@@ -354,7 +374,7 @@ class Training:
             setattr(self, name, state.get(name, getattr(self, name)))
 
 
-PROGRESS = ("step", "epoch", "epoch_start", "best", "best_epochs", "epochs_without_gain", "parts")
+PROGRESS = ("step", "epoch", "epoch_start", "best", "best_epochs", "scorings_without_gain", "parts")
 """What a training state holds besides tensors."""
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from ..datasets.base import DetectionDataset
 from ..datasets.loader import Loader
 from ..datasets.sampling import Repeated, RepeatFactor, Sampler, sampler_of
-from ..datasets.transforms import Flip, Preprocessing, Resize, Transform
 from ..models.recipe import Recipe, Sampling, Schedule
 from ..reports.progress import say
 from .optimization import RISING_SHARE
@@ -27,7 +27,8 @@ PRECISIONS = {"32": "32-true", "fp32": "32-true", "16": "16-mixed", "fp16": "16-
 class Plan:
     """The recipe as it is run on this machine.
 
-    batch_size: images per device and pass; ``accumulate`` passes make one step. lr: full learning rate.
+    batch_size: images per device and pass; ``accumulate`` passes make one step. lr: full learning rate. max_steps:
+    those after which training ends although epochs are left, or none.
     """
 
     schedule: Schedule
@@ -40,6 +41,7 @@ class Plan:
     precision: str
     ema_decay: float | None
     seed: int
+    max_steps: int | None = None
 
     @property
     def epochs(self) -> int:
@@ -47,7 +49,9 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
+        """Steps of the whole training, at whose end the learning rate has fallen."""
+        steps = self.epochs * self.steps_per_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
 
     @property
     def total_batch_size(self) -> int:
@@ -57,13 +61,6 @@ class Plan:
     def log_every(self) -> int:
         """Steps between two lines of the metrics: about two thousand lines a training."""
         return max(1, self.steps // 2000)
-
-
-def default_transforms(preprocessing: Preprocessing) -> tuple[Transform, ...]:
-    """For a recipe without training transforms: the test size, and a flip half of the time."""
-    if preprocessing.size is None:
-        return (Flip(),)
-    return Resize((preprocessing.size,), preprocessing.keep_ratio), Flip()
 
 
 def samplers(sampling: Sampling, given: Any, train: DetectionDataset) -> list[Sampler]:
@@ -110,10 +107,12 @@ def make_plan(recipe: Recipe, loader: Loader, fabric: Fabric, options: Options) 
     for. One that is given is taken as it is.
     """
     own, accumulate = recipe.schedule, options.accumulate
-    epochs = options.epochs or own.epochs
-    drops = tuple(max(1, round(drop * epochs / own.epochs)) for drop in own.drops)
     steps_per_epoch = -(-len(loader) // accumulate)
-    steps = epochs * steps_per_epoch
+    epochs = options.epochs or own.epochs
+    if options.max_steps is not None and options.epochs is None:
+        epochs = -(-options.max_steps // steps_per_epoch)
+    drops = tuple(max(1, round(drop * epochs / own.epochs)) for drop in own.drops)
+    steps = min(epochs * steps_per_epoch, options.max_steps or epochs * steps_per_epoch)
     warmup = round(RISING_SHARE * steps) if own.decay == "one-cycle" else min(own.warmup_steps, steps // 10)
     total = loader.batch_size * accumulate * fabric.world_size
     scaled = recipe.optimizer.lr * total / (recipe.images_per_device * recipe.devices)
@@ -128,13 +127,14 @@ def make_plan(recipe: Recipe, loader: Loader, fabric: Fabric, options: Options) 
         precision=str(fabric.strategy.precision.precision),
         ema_decay=recipe.ema_decay if options.ema_decay is None else options.ema_decay,
         seed=options.seed,
+        max_steps=options.max_steps,
     )
 
 
 def tell(recipe: Recipe, plan: Plan, train: DetectionDataset, scored_on: DetectionDataset | None, folder: Path) -> None:
     """Says what is going to happen."""
     meant = recipe.images_per_device * recipe.devices
-    say(f"training {recipe.name} on {len(train)} images of {len(train.classes)} classes, {plan.epochs} epochs")
+    say(f"training {recipe.name} on {len(train)} images of {len(train.classes)} classes, {told_length(plan)}")
     say(f"scoring on {len(scored_on)} images" if scored_on else "no validation set: the last weights are the best")
     say(
         f"batch {plan.total_batch_size} ({plan.batch_size} images x {plan.accumulate} passes x {plan.world_size} "
@@ -147,6 +147,20 @@ def tell(recipe: Recipe, plan: Plan, train: DetectionDataset, scored_on: Detecti
     if plan.warmup_steps >= plan.steps:
         say(f"warning: the training has {plan.steps} steps, all of them warm-up: the full learning rate is not reached")
     say(f"everything goes to {folder}")
+
+
+def tell_frozen(detector: nn.Module) -> None:
+    """Says how many of the parameters are trained, where some are not."""
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in detector.parameters()]
+    trained, whole = sum(n for n, grad in counts if grad), sum(n for n, _ in counts)
+    if trained < whole:
+        say(f"{trained:,} of {whole:,} parameters are trained, the others frozen")
+
+
+def told_length(plan: Plan) -> str:
+    """How long it takes, in words."""
+    cut = "" if plan.max_steps is None else f", {plan.steps} steps at most"
+    return f"{plan.epochs} epochs{cut}"
 
 
 def told_schedule(plan: Plan) -> str:

@@ -17,10 +17,15 @@ from torch import nn
 from ..datasets.base import DetectionDataset
 from ..errors import RunError
 from ..models.recipe import Recipe
-from ..results.manifest import MANIFEST, read_manifest, surroundings
+from ..reports.progress import say
+from ..results.manifest import MANIFEST, differences, read_manifest, surroundings
+from ..results.run import Run
 from ..results.state import kept_states
 from .options import DECIDING, Options
 from .plan import Plan
+
+DRAWN = "batch.png"
+"""What a dry run draws."""
 
 
 def run_folder(out: str | os.PathLike | None, name: str, resume: str | None) -> tuple[Path, bool]:
@@ -36,7 +41,7 @@ def run_folder(out: str | os.PathLike | None, name: str, resume: str | None) -> 
         name = name.replace("/", "-")
         first = Path("runs") / name
         numbered = itertools.chain([first], (first.with_name(f"{name}-{i}") for i in itertools.count(2)))
-        taken = list(itertools.takewhile(Path.exists, numbered))
+        taken = list(itertools.takewhile(_is_taken, numbered))
         free = first if not taken else first.with_name(f"{name}-{len(taken) + 1}")
         folder = taken[-1] if taken and resume else free
     if not (folder / MANIFEST).exists():
@@ -46,12 +51,32 @@ def run_folder(out: str | os.PathLike | None, name: str, resume: str | None) -> 
     return folder, bool(kept_states(folder))
 
 
+def _is_taken(folder: Path) -> bool:
+    """Whether something is there that a new run must not mix with; what a dry run has drawn is not."""
+    return folder.exists() and not (folder.is_dir() and [path.name for path in folder.iterdir()] == [DRAWN])
+
+
+def tell_differences(run: Path, manifest: dict[str, Any]) -> None:
+    """Says what differs between an earlier run and this one: data, options, recipe, versions, commits, hardware."""
+    parts = ("dataset", "classes", "options", "recipe", "versions", "commits", "hardware")
+    found = differences(read_manifest(run), {part: manifest[part] for part in parts})
+    say(f"compared with {run}: {'nothing differs' if not found else f'{len(found)} values differ'}")
+    for line in found:
+        say(f"  {line}")
+
+
 def describe(
-    recipe: Recipe, plan: Plan, train: DetectionDataset, detector: nn.Module, options: Options
+    recipe: Recipe,
+    plan: Plan,
+    train: DetectionDataset,
+    detector: nn.Module,
+    options: Options,
+    given: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The manifest of a run: what was trained, on what, how, and with which versions.
 
-    ``given`` holds the options as they were given, ``options`` what became of them on this machine.
+    given: ``dataset`` and ``model`` as they were given. The manifest holds them with the options under ``given``, and
+    under ``options`` what became of these on this machine.
     """
     return {
         "model": {"name": recipe.name, "type": type(detector).__name__, "num_classes": len(train.classes)},
@@ -63,12 +88,35 @@ def describe(
             "fingerprint": train.fingerprint,
             "amendments": list(getattr(train, "amendments", ())),
         },
-        "given": {option.name: plain(getattr(options, option.name)) for option in fields(options)},
+        "given": {
+            **{name: restorable(value) for name, value in given.items()},
+            **{option.name: restorable(getattr(options, option.name)) for option in fields(options)},
+        },
         "options": asdict(plan),
         "sampling": plain(options.sampling),
         "recipe": {field.name: plain(getattr(recipe, field.name)) for field in fields(recipe)},
         **surroundings(),
     }
+
+
+def restorable(value: Any) -> Any:
+    """A value as JSON can hold it and give it back; paths in full, and an ``object`` where it is no text or number."""
+    if isinstance(value, Run):
+        value = value.folder
+    if isinstance(value, (str, os.PathLike)) and Path(value).exists():
+        return str(Path(value).absolute())
+    found = plain(value)
+    if _is_plain(value) or isinstance(value, os.PathLike):
+        return found
+    return {"object": found}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return isinstance(value, (str, int, float, bool, type(None)))
 
 
 def plain(value: Any) -> Any:
@@ -131,4 +179,13 @@ def _allowed_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         # Drops and warm-up follow the number of epochs.
         after.update({name: before[name] for name in ("epochs", "drops")})
         new["warmup_steps"] = old["warmup_steps"]
+    before, after = old.get("max_steps"), new["max_steps"]
+    if before is not None and (after is None or after > before):
+        changes.append(
+            f"{'no end before the last epoch' if after is None else f'{after} steps'} instead of {before} steps"
+        )
+        new["max_steps"], new["warmup_steps"] = before, old["warmup_steps"]
+    elif before is None:
+        # Of a version that knew no such end.
+        old.setdefault("max_steps", None)
     return changes

@@ -6,7 +6,7 @@ Devices, nodes, precision and strategies come from Lightning Fabric.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,31 @@ from ..datasets.loader import Loader
 from ..errors import RunError, require_same_classes
 from ..inference.batching import Collate, require_readable
 from ..inference.running import default_workers, examples
-from ..inference.scoring import scorable, score
+from ..inference.scoring import require_figure, scorable, score
 from ..models.folding import in_standard_order
 from ..opening import training_splits
 from ..reports.curves import draw_curves
-from ..reports.pictures import draw_examples
+from ..reports.pictures import draw_batch, draw_examples
 from ..reports.profile import Profiler
-from ..reports.progress import Progress, say
+from ..reports.progress import Progress, console, say
 from ..reports.text import headline
 from ..results.files import write_json
 from ..results.manifest import MANIFEST
 from ..results.run import Run, load, require_fitting
+from ..training.augmentation import require_transforms, with_images
 from ..training.balance import EXPOSURE, expected_exposure, leaked, realized_exposure, tell_balance
+from ..training.callbacks import Callback, require_callbacks
 from ..training.determinism import deterministic_algorithms
-from ..training.interruption import Interruption
+from ..training.freezing import Frozen
+from ..training.interruption import Clock, Interruption
 from ..training.loop import Training, grouped
+from ..training.memory import estimated_memory, tell_memory
 from ..training.options import Options, takes
-from ..training.plan import Plan, default_transforms, make_fabric, make_plan, samplers, tell
+from ..training.plan import make_fabric, make_plan, samplers, tell, tell_frozen
 from ..training.ranks import Watch, ranks_here, share_cores
 from ..training.readout import StepFigures
-from ..training.record import describe, require_same_training, run_folder
-from ..training.tracking import MetricsLog
+from ..training.record import DRAWN, describe, require_same_training, run_folder, tell_differences
+from ..training.tracking import MetricsLog, made_loggers
 
 
 @takes(Options)
@@ -53,7 +57,7 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
             What each class is shown in an epoch is said before training and stands in ``exposure.json``.
 
     Returns:
-        The run, with its best weights.
+        The run, with its best weights; with ``dry_run`` None.
 
     Raises:
         ClassMismatch: when model and dataset do not name the same classes.
@@ -62,6 +66,10 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
         TypeError, ValueError: when an option is unknown, or is given what it cannot be.
         KeyboardInterrupt, SystemExit: on SIGINT or SIGTERM, after the state was saved.
     """
+    given = {"dataset": dataset, "model": model}
+    require_callbacks(options.callbacks)
+    require_transforms(options.transforms)
+    loggers = made_loggers(options.loggers)
     train, scored_on = training_splits(dataset, options.validation, options.on_fault)
     scored_on = scorable(scored_on)
     if options.backbone is not None:
@@ -78,7 +86,10 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
 
         model = models.from_mmdetection(model, num_classes=train, seed=options.seed)
     trained = load(model)
+    if options.monitor is not None:
+        require_figure(options.monitor, scored_on, trained)
     recipe, detector = options.applied_to(options.recipe or trained.recipe), trained.model
+    recipe = with_images(recipe, options.image_size, options.transforms)
     require_fitting(trained, train.classes)
     if scored_on is not None:
         require_same_classes(tuple(train.classes), len(train.classes), scored_on.classes)
@@ -86,6 +97,7 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
     if len(train) == 0:
         raise RunError("the training set has no images")
     require_readable(recipe, train)
+    frozen = Frozen(detector, options.freeze)
     warning = leaked(train, scored_on, options.leaks)
     chosen = samplers(recipe.sampling, options.sampling, train)
 
@@ -97,7 +109,7 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
         train,
         batch_size=options.batch_size or recipe.images_per_device,
         collate=Collate.of(recipe),
-        transforms=recipe.train_transforms or default_transforms(recipe.preprocessing),
+        transforms=recipe.train_transforms,
         sampler=chosen or None,
         shuffle=True,
         group_by_aspect_ratio=True,
@@ -111,10 +123,27 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
     plan = make_plan(recipe, loader, fabric, options)
     found = run_folder(options.out, recipe.name, options.resume) if fabric.is_global_zero else None
     folder, resumed = fabric.broadcast(found)  # type: ignore[misc]
-    manifest = describe(recipe, plan, train, detector, options)
+    manifest = describe(recipe, plan, train, detector, options, given)
     changes = require_same_training(folder, manifest) if resumed else []
+    if fabric.is_global_zero and options.from_manifest is not None:
+        tell_differences(Path(options.from_manifest), manifest)
     # No process writes before all have compared.
     fabric.barrier()
+    if options.dry_run:
+        if fabric.is_global_zero:
+            tell(recipe, plan, train, scored_on, folder)
+            tell_frozen(detector)
+            tell_balance(train, scored_on, expected_exposure(train, chosen, options.seed))
+            for line in [warning, *(f"resuming with {change}" for change in changes)]:
+                if line is not None:
+                    say(line)
+            batch = next(iter(loader))
+            tell_memory(estimated_memory(fabric, detector, batch, recipe, plan), fabric)
+            folder.mkdir(parents=True, exist_ok=True)
+            draw_batch(batch.images, batch.targets, recipe.preprocessing, train.classes, folder / DRAWN)
+            say(f"a batch as the detector sees it: {folder / DRAWN}; nothing was trained")
+        fabric.barrier()
+        return None  # type: ignore[return-value]
     if fabric.is_global_zero and (changes or not resumed):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / MANIFEST, manifest)
@@ -122,6 +151,7 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
             say(f"resumed with {change}")
     if fabric.is_global_zero:
         tell(recipe, plan, train, scored_on, folder)
+        tell_frozen(detector)
         planned = expected_exposure(train, chosen, options.seed)
         tell_balance(train, scored_on, planned)
         if warning is not None:
@@ -133,55 +163,85 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
             say("batch statistics are not shared between processes on CPUs: each normalizes by its own images")
         else:
             detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
-    training = Training(fabric, detector, recipe, plan, folder, options)
+    training = Training(fabric, detector, recipe, plan, folder, options, frozen)
     if resumed:
         training.restore()
-    log = MetricsLog(folder, training.step) if fabric.is_global_zero else None
+    own = [MetricsLog(), *loggers] if fabric.is_global_zero else []
+    callbacks: list[Callback] = [*own, *options.callbacks]
+    for callback in callbacks:
+        callback.on_fit_start(training)
     progress = Progress(plan.steps, plan.total_batch_size, start=training.step, shown=fabric.is_global_zero)
     profiler = Profiler(folder / "profile" if options.profile and fabric.is_global_zero else None)
     exact = deterministic_algorithms(options.deterministic)
-    with Watch(fabric), exact, Interruption(fabric) as interruption, progress, profiler:
-        while training.epoch < plan.epochs and not training.out_of_patience(options.patience):
+    interruption = Interruption(fabric, in_notebook=console().is_jupyter)
+    clock = Clock(options.max_time)
+    with Watch(fabric), exact, interruption, progress, profiler:
+        while not training.is_over(options.patience):
             loader.set_epoch(training.epoch, start_batch=(training.step - training.epoch_start) * options.accumulate)
+            left = -(-len(loader) // options.accumulate)
             for group in profiler.steps(grouped(loader, options.accumulate)):
                 with record_function("to device"):
                     group = [batch.to(fabric.device, non_blocking=True) for batch in group]
                 training.train_step(group)
+                left -= 1
                 with record_function("figures"):
-                    tell_steps(training.finished(), progress, log, plan)
-                stop, save = interruption.agreed(training.save_is_due())
-                if save or stop:
-                    tell_steps(training.finished(wait=True), progress, log, plan)
+                    tell_steps(training.finished(), progress, callbacks, training)
+                if clock.is_up():
+                    training.end(f"after {options.max_time:g} minutes")
+                agreed = interruption.agreed(training.save_is_due(), training.ending is not None)
+                if agreed.save or agreed.stop:
+                    tell_steps(training.finished(wait=True), progress, callbacks, training)
                     training.save()
-                if stop:
+                if agreed.stop:
                     training.finish_saving()
                     interruption.leave(training.step)
-            tell_steps(training.finished(wait=True), progress, log, plan)
-            report, usable = None, training.usable()
-            if scored_on is not None:
+                if agreed.end or training.step == plan.max_steps:
+                    break
+            tell_steps(training.finished(wait=True), progress, callbacks, training)
+            if left == 0:
+                training.end_epoch()
+            agree_on_ending(training, interruption)
+            # Until one is scored, the newest weights are the best.
+            usable, better = training.usable(), training.best is None
+            if scored_on is not None and (training.epoch % options.val_every == 0 or training.is_over(None)):
                 report = score(scored_on, usable, recipe, loader.batch_size, workers, fabric)
-            better = training.end_epoch(None if report is None else report[report.main])
-            if log is not None:
+                better = training.is_best(report[options.monitor or report.main])
+                for callback in callbacks:
+                    callback.on_validation(training, report)
+                if fabric.is_global_zero:
+                    say(f"epoch {training.current_epoch}: {headline(report)}{', the best so far' if better else ''}")
+            if fabric.is_global_zero:
                 training.keep_weights(usable, train, better)
-                if report is not None:
-                    log.report(training.step, training.epoch, report)
-                    say(f"epoch {training.epoch}: {headline(report)}{', the best so far' if better else ''}")
                 draw_curves(folder)
+            for callback in callbacks:
+                callback.on_epoch_end(training)
+            agree_on_ending(training, interruption)
             training.save()
         training.finish_saving()
+    if training.ending is not None and fabric.is_global_zero:
+        say(f"ended at step {training.step} {training.ending}")
     run = Run(folder, model=in_standard_order(training.whole or detector))
-    if log is not None:
-        log.close()
+    if fabric.is_global_zero:
         orders = [loader.order(epoch) for epoch in range(training.epoch)]
         write_json(folder / EXPOSURE, {"planned": planned.to_dict(), "realized": realized_exposure(train, orders)})
         draw_examples(examples(scored_on or train, run.trained), train.classes, folder / "predictions")
+    for callback in callbacks:
+        callback.on_fit_end(run)
     fabric.barrier()
     return run
 
 
-def tell_steps(steps: Iterable[StepFigures], progress: Progress, log: MetricsLog | None, plan: Plan) -> None:
-    """Shows steps that are done, and writes those down that the plan wants in the metrics."""
+def agree_on_ending(training: Training, interruption: Interruption) -> None:
+    """Ends the training in all processes where it is to end in one of them."""
+    if interruption.agreed(False, training.ending is not None).end:
+        training.end("as asked")
+
+
+def tell_steps(
+    steps: Iterable[StepFigures], progress: Progress, callbacks: Sequence[Callback], training: Training
+) -> None:
+    """Shows steps that are done, and tells the callbacks of them."""
     for done in steps:
-        progress.show(done.step, f"epoch {done.epoch}/{plan.epochs}", done.losses)
-        if log is not None and done.step % plan.log_every == 0:
-            log.step(done.step, done.epoch, {"lr": done.lr, **done.losses})
+        progress.show(done.step, f"epoch {done.epoch}/{training.plan.epochs}", done.losses)
+        for callback in callbacks:
+            callback.on_step(training, done)

@@ -116,7 +116,7 @@ def differing(one: Path, other: Path) -> list[str]:
     mine, theirs = tensors(first), tensors(second)
     found = [name for name in mine.keys() | theirs.keys() if name not in theirs or name not in mine]
     found += [name for name in mine.keys() & theirs.keys() if not torch.equal(mine[name], theirs[name])]
-    found += [name for name in ("step", "best", "epochs_without_gain") if first[name] != second[name]]
+    found += [name for name in ("step", "best", "scorings_without_gain") if first[name] != second[name]]
     for name in ("best.safetensors", "last.safetensors"):
         mine, theirs = load_file(one / name), load_file(other / name)
         found += [f"{name} {key}" for key in mine if not torch.equal(mine[key], theirs[key])]

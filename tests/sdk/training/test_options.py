@@ -100,7 +100,7 @@ def test_every_option_is_a_keyword_a_flag_and_explained(capsys):
     told = capsys.readouterr().out
     for name in names:
         assert f"    {name}: " in str(sdk.fit.__doc__)
-        assert name == "recipe" or f"--{name.replace('_', '-')}" in told
+        assert name in ("recipe", "callbacks") or f"--{name.replace('_', '-')}" in told
 
 
 def test_a_given_warm_up_is_kept_as_it_is(tmp_path, shapes, tiny, capsys):
