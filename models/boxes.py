@@ -8,24 +8,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .structures import ImageBatch
+from .structures import ImageBatch, OpenBatch
 
 
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """(..., 4) xyxy boxes cut to an image of (h, w)."""
+    """(N, ..., 4) xyxy boxes cut to an image of (h, w), or each to its own of (N,) heights and widths."""
     height, width = size
-    limits = boxes.new_tensor((width, height, width, height))
+    if isinstance(height, Tensor):
+        limits = torch.stack((width, height, width, height), dim=-1)  # type: ignore[arg-type]
+        limits = limits.reshape(-1, *[1] * (boxes.ndim - 2), 4)
+    else:
+        limits = boxes.new_tensor((width, height, width, height))
     return torch.minimum(boxes.clamp(min=0), limits)
 
 
 def to_output_frame(boxes: Tensor, images: ImageBatch, index: int) -> Tensor:
-    """(N, 4) boxes from batch pixels to the pixels in which detections are given."""
+    """(N, 4) boxes from batch pixels to the pixels in which detections are given; (B, N, ..., 4) of an OpenBatch."""
+    if isinstance(images, OpenBatch):
+        return boxes / _factors(boxes, images)
     return (boxes - boxes.new_tensor(images.offset(index) * 2)) / boxes.new_tensor(images.scale(index) * 2)
 
 
 def to_batch_frame(boxes: Tensor, images: ImageBatch, index: int) -> Tensor:
-    """(N, 4) boxes from the pixels in which detections are given to batch pixels."""
+    """(N, 4) boxes from the pixels in which detections are given to batch pixels; (B, N, 4) of an OpenBatch."""
+    if isinstance(images, OpenBatch):
+        return boxes * _factors(boxes, images)
     return boxes * boxes.new_tensor(images.scale(index) * 2) + boxes.new_tensor(images.offset(index) * 2)
+
+
+def _factors(boxes: Tensor, images: OpenBatch) -> Tensor:
+    return images.scales.repeat(1, 2).reshape(-1, *[1] * (boxes.ndim - 2), 4)
 
 
 def box_centres(boxes: Tensor) -> Tensor:

@@ -14,6 +14,10 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+Suppress = Callable[[Tensor, Tensor, float, int], Tensor]
+"""(G, N, 4) boxes of groups, (G, C, N) scores of each class, the greatest overlap and the most boxes of a class to the
+(S, 3) group, class and box of those that are kept; scores of zero and below do not count. ONNX NonMaxSuppression."""
+
 
 class _OnDevice:
     """Adds ``to(device)`` and ``pin_memory()`` to a dataclass of tensors."""
@@ -78,6 +82,35 @@ class ImageBatch(_OnDevice):
         """(x, y) of the image's upper left corner in batch pixels."""
         x, y = (0, 0) if self.offsets is None else self.offsets[index]
         return x, y
+
+
+class OpenBatch(ImageBatch):
+    """Images of a program that is being made for any number and size of them: what ``predict`` is exported with.
+
+    Nothing may depend on what an image shows or on how many there are: detections are one ``Detections`` of all images,
+    whose tensors begin with (B, M); behind an image's own, scores are 0 and labels -1.
+
+    sizes: (B, 2) float32 valid (h, w). scales: (B, 2) float32 (x, y) factors by which the images were resized.
+    suppress: how boxes suppress each other in the format.
+    """
+
+    sizes: Tensor  # type: ignore[assignment]
+    scales: Tensor  # type: ignore[assignment]
+
+    def __init__(self, pixels: Tensor, sizes: Tensor, scales: Tensor, suppress: Suppress) -> None:
+        fields = {"pixels": pixels, "sizes": sizes, "scales": scales, "original_sizes": None, "offsets": None}
+        for name, value in {**fields, "suppress": suppress}.items():
+            object.__setattr__(self, name, value)
+        self.suppress: Suppress
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        return self.pixels.shape[2], self.pixels.shape[3]
+
+    def each_size(self, regions: int) -> tuple[Tensor, Tensor]:
+        """(B R,) heights and widths for so many regions of every image, image by image."""
+        height, width = self.sizes[:, None].expand(-1, regions, 2).flatten(0, 1).unbind(1)
+        return height, width
 
 
 @dataclass(frozen=True)

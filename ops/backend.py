@@ -30,7 +30,9 @@ CUDA = LOADED and torch._C._dispatch_has_kernel_for_dispatch_key("sdk::carafe", 
 
 
 def native(tensor: Tensor) -> bool:
-    """Whether a native kernel serves the device of ``tensor``."""
+    """Whether a native kernel serves the device of ``tensor``; none does in a program that is exported."""
+    if torch.compiler.is_exporting():
+        return False
     return LOADED and (tensor.device.type == "cpu" or (CUDA and tensor.device.type == "cuda"))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import datasets, evaluators, models, ops
+    from . import datasets, evaluators, models, ops, runtime
     from .inference.tiling import Tiles
     from .insight.review import Review
     from .opening import open_dataset as open
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .verbs.fit import fit
     from .verbs.predict import predict
     from .verbs.review import review
+    from .verbs.verify import verify
 
 __all__ = [
     "Review",
@@ -50,6 +51,8 @@ __all__ = [
     "ops",
     "predict",
     "review",
+    "runtime",
+    "verify",
 ]
 
 # Where each name of the face is defined; rooms are modules themselves.
@@ -68,6 +71,7 @@ _HOMES = {
     "fit": "verbs.fit",
     "predict": "verbs.predict",
     "review": "verbs.review",
+    "verify": "verbs.verify",
 }
 
 

@@ -120,7 +120,15 @@ def parser() -> argparse.ArgumentParser:
     export = _verb(verbs, "export", _export, "write a detector as a file that runs without this package")
     export.add_argument("model", help=trained)
     export.add_argument("out", help="the file; its name ends in .onnx or .pt2")
+    export.add_argument("--data", dest="dataset", help=f"what the certificate compares on: {dataset}")
+    _compared(export)
     export.add_argument("--preprocess", choices=("inside", "outside"), default="inside", help="default: inside")
+
+    verify = _verb(verbs, "verify", _verify, "tell whether an exported file finds what its detector does")
+    verify.add_argument("file", help="what export wrote")
+    verify.add_argument("dataset", help=dataset)
+    verify.add_argument("--model", help=f"the detector (default: what the certificate says of it): {trained}")
+    _compared(verify)
 
     check = _verb(verbs, "check", _check, "look for faults in a dataset; changes nothing")
     check.add_argument("dataset", help=dataset)
@@ -205,6 +213,12 @@ def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser
 def _faults(verb: argparse.ArgumentParser) -> None:
     choices = ("raise", "skip", "repair")
     verb.add_argument("--on-fault", choices=choices, default="raise", help="what a broken annotation does")
+
+
+def _compared(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--split", choices=("train", "val", "test"), help="default: val")
+    verb.add_argument("--images", type=int, default=50, help="compared detection by detection (default: 50)")
+    _faults(verb)
 
 
 def _scoring(verb: argparse.ArgumentParser) -> None:
@@ -388,8 +402,18 @@ def _explore(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from . import export
 
-    print(export(options.model, options.out, preprocess=options.preprocess))
+    taken = ("verb", "run", "traceback", "model", "out")
+    print(export(options.model, options.out, **{k: v for k, v in vars(options).items() if k not in taken}))
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from . import verify
+
+    taken = ("verb", "run", "traceback", "file", "dataset")
+    made = verify(options.file, options.dataset, **{k: v for k, v in vars(options).items() if k not in taken})
+    print(made)
+    return 0 if made.passed else 2
 
 
 def _models(given: list[str]) -> dict[str, str] | str | None:

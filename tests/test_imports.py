@@ -20,7 +20,7 @@ LAYERS = (
     ("evaluators",),
     ("models",),
     ("errors",),
-    ("datasets", "ops", "version"),
+    ("datasets", "ops", "runtime", "version"),
 )
 HEIGHT = {room: height for height, rooms in enumerate(reversed(LAYERS)) for room in rooms}
 

@@ -14,7 +14,8 @@ from ...ops.nms import batched_nms
 from ...ops.soft_nms import batched_soft_nms
 from ..boxes import to_output_frame
 from ..settings import DenseTest, SoftNMS
-from ..structures import Detections, ImageBatch
+from ..structures import Detections, ImageBatch, OpenBatch
+from .open_sizes import open_dense_detections
 
 
 def top_candidates(scores: Tensor, threshold: float, limit: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,6 +108,8 @@ def dense_detections(
     decode: (N, ...) priors, (N, D) codes and the image's (h, w) to (N, 4) boxes. factors: (B, P) of each level, by
     which the scores of the candidates are multiplied once these are chosen (centerness).
     """
+    if isinstance(images, OpenBatch):
+        return open_dense_detections(scores, codes, priors, decode, images, test, factors)
     detections = []
     for index, size in enumerate(images.sizes):
         boxes, values, labels, weights = [], [], [], []

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from ..boxes import cxcywh_to_xyxy, to_output_frame
+from ..dense.open_sizes import padded
 from ..settings import SetTest
-from ..structures import Detections, ImageBatch, Targets
+from ..structures import Detections, ImageBatch, OpenBatch, Targets
 from ..transformer.denoising import NoisyObjects
 from ..transformer.positions import padding_mask
 from .base import Detector, full_precision
@@ -109,11 +110,16 @@ class DenoisingDetector(SetDetector):
 def frame_factors(images: ImageBatch) -> Tensor:
     """(B, 4) width, height, width, height of the batch: what shares are multiplied by where padding counts."""
     height, width = images.padded_size
+    if isinstance(images, OpenBatch):
+        edges = [torch.full((), edge, dtype=torch.float32) for edge in (width, height) * 2]
+        return torch.stack(edges).expand(images.pixels.shape[0], 4)
     return torch.tensor((width, height) * 2, dtype=torch.float32, device=images.pixels.device).repeat(len(images), 1)
 
 
 def size_factors(images: ImageBatch) -> Tensor:
     """(B, 4) width, height, width, height of each image: what shares of it are multiplied by."""
+    if isinstance(images, OpenBatch):
+        return images.sizes.flip(1).repeat(1, 2)
     return torch.tensor([(w, h, w, h) for h, w in images.sizes], dtype=torch.float32, device=images.pixels.device)
 
 
@@ -121,6 +127,8 @@ def set_detections(
     boxes: Tensor, scores: Tensor, labels: Tensor, images: ImageBatch, test: SetTest
 ) -> list[Detections]:
     """Detections from (B, N, 4) xyxy boxes in batch pixels, (B, N) scores, best first, and labels."""
+    if isinstance(images, OpenBatch):
+        return padded(to_output_frame(boxes, images, 0), scores, labels, test.score_threshold)
     detections = []
     for index in range(len(images)):
         found = Detections(to_output_frame(boxes[index], images, index), scores[index], labels[index])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ from ..roi.box_head import BoxHead
 from ..roi.standard import StandardRoIHead
 from ..samplers import RandomSampler, Sampler
 from ..settings import ProposalSettings, RoITest
-from ..structures import ImageBatch, Proposals, Targets
+from ..structures import ImageBatch, OpenBatch, Proposals, Targets
 from .fast_rcnn import fast_rcnn
 from .faster_rcnn import faster_rcnn
 from .rpn import RPN, anchor_proposals, as_objects
@@ -139,12 +140,20 @@ class CascadeRPNHead(nn.Module):
             x, code = first(x)
             first_codes.append(full_precision(code))
             moved = by_prior(first_codes[-1].detach(), 4)
-            own = [self.first_coder.decode(square, row, size) for row, size in zip(moved, images.sizes, strict=True)]
-            anchors.append(torch.stack(own))
+            anchors.append(self.moved(square, moved, images))
             logit, code = second(x, anchors[-1], stride)
             logits.append(full_precision(logit))
             codes.append(full_precision(code))
         return first_codes, anchors, logits, codes
+
+    def moved(self, squares: Tensor, codes: Tensor, images: ImageBatch) -> Tensor:
+        """(P, 4) squares and the (B, P, 4) codes of each image to (B, P, 4) anchors."""
+        if isinstance(images, OpenBatch):
+            every = squares.repeat(codes.shape[0], 1)
+            size: Any = images.each_size(squares.shape[0])
+            return self.first_coder.decode(every, codes.flatten(0, 1), size).reshape(codes.shape)
+        own = [self.first_coder.decode(squares, row, size) for row, size in zip(codes, images.sizes, strict=True)]
+        return torch.stack(own)
 
     def loss(
         self, outputs: tuple[list[Tensor], ...], images: ImageBatch, targets: Sequence[Targets]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
 from ..boxes import box_centres, box_sizes, clip_boxes, to_batch_frame, to_output_frame
+from ..dense.open_sizes import NOT_THERE, open_region_detections
 from ..detectors.two_stage import RoIHead, TwoStageDetector
 from ..layers import ConvModule, Norm
 from ..layers.init import bias_for_prior, init_kaiming, init_xavier, zero_bias
@@ -26,10 +28,10 @@ from ..necks.fpn import FPN
 from ..roi.box_head import region_labels
 from ..roi.extractor import roi_align_extractor
 from ..roi.rois import SampledRegions, sample_batch, to_rois
-from ..roi.standard import region_detections
+from ..roi.standard import is_there, region_detections
 from ..samplers import RandomSampler, random_choice
 from ..settings import RoITest
-from ..structures import Detections, ImageBatch, Targets
+from ..structures import Detections, ImageBatch, OpenBatch, Targets
 from .cascade_rcnn import first_stage
 
 SIDE = 3
@@ -257,6 +259,8 @@ class GridRoIHead(RoIHead):
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], images: ImageBatch, test: RoITest
     ) -> tuple[list[Detections], None]:
         scores = self.bbox_head(self.bbox_roi_extractor(features, to_rois(proposals))).softmax(dim=1)[:, :-1]
+        if isinstance(images, OpenBatch):
+            return self.predict_open(features, proposals[0], scores, images, test), None
         detections = [
             region_detections(clip_boxes(boxes, images.sizes[index]), own, images, index, test)
             for index, (boxes, own) in enumerate(zip(proposals, scores.split([len(p) for p in proposals])))
@@ -268,6 +272,21 @@ class GridRoIHead(RoIHead):
             moved = self.grid_head.boxes(boxes, own)
             result.append(replace(detections[index], boxes=to_output_frame(moved, images, index)))
         return result, None
+
+    def predict_open(
+        self, features: Sequence[Tensor], proposals: Tensor, scores: Tensor, images: OpenBatch, test: RoITest
+    ) -> list[Detections]:
+        """Detections of an OpenBatch from (B, P, 4) proposals and (B P, K) scores."""
+        regions = proposals.shape[1]
+        size: Any = images.each_size(regions)
+        inside = clip_boxes(proposals.flatten(0, 1), size).unflatten(0, (-1, regions))
+        counted = torch.where(is_there(proposals)[..., None], scores.unflatten(0, (-1, regions)), NOT_THERE)
+        (found,) = open_region_detections(inside, counted, images, test)
+        boxes = to_batch_frame(found.boxes, images, 0)
+        heat, _ = self.grid_head(self.grid_roi_extractor(features, to_rois([boxes])))
+        moved = self.grid_head.boxes(boxes.flatten(0, 1), heat).unflatten(0, (-1, boxes.shape[1]))
+        moved = torch.where((found.labels >= 0)[..., None], to_output_frame(moved, images, 0), 0.0)
+        return [replace(found, boxes=moved)]
 
 
 def grid_rcnn(

@@ -101,7 +101,7 @@ class AnchorGuide(nn.Module):
         """(B, P, 4) anchors of each level from its (B, 2, H, W) shapes; no gradient flows back."""
         squares = self.squares(feature_sizes(shapes), shapes[0].device)
         return [
-            self.shaped(square.expand(len(shape), -1, -1), by_prior(shape.detach(), 2))
+            self.shaped(square.expand(shape.shape[0], -1, -1), by_prior(shape.detach(), 2))
             for square, shape in zip(squares, shapes, strict=True)
         ]
 

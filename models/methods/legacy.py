@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..assigners import MaxIoUAssigner
 from ..backbones.resnet import ResNet
+from ..boxes import clip_boxes
 from ..coders import DeltaCoder
 from ..detectors.single_stage import SingleStageDetector
 from ..detectors.two_stage import TwoStageDetector
@@ -57,8 +58,7 @@ class LegacyDeltaCoder(DeltaCoder):
         boxes = torch.cat((centre - half, centre + half), dim=-1)
         if size is None or not self.clip:
             return boxes
-        last = boxes.new_tensor((size[1] - 1, size[0] - 1)).repeat(2)
-        return torch.minimum(boxes.clamp(min=0), last)
+        return clip_boxes(boxes, (size[0] - 1, size[1] - 1))
 
 
 def rounded_inside(boxes: Tensor, centre: float) -> Tensor:

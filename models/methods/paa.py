@@ -23,6 +23,7 @@ from ..backbones.resnet import ResNet
 from ..boxes import to_output_frame
 from ..dense.anchor_targets import batch_objects
 from ..dense.head import all_by_prior, by_prior, feature_sizes
+from ..dense.open_sizes import NOT_THERE, best, open_region_detections, take
 from ..dense.points import per_point
 from ..dense.postprocess import multiclass_nms
 from ..dense.towers import Tower
@@ -31,8 +32,11 @@ from ..losses import GIoULoss, soft_binary_cross_entropy
 from ..losses.iou import OverlapLoss
 from ..priors import AnchorGrid
 from ..settings import DenseTest
-from ..structures import Detections, ImageBatch, Targets
+from ..structures import Detections, ImageBatch, OpenBatch, Targets
 from .atss import ATSSHead, output_pyramid
+
+VOTE_OVERLAP, VOTE_WIDTH = 0.01, 0.025
+"""Least overlap of a candidate that votes on a box, and how fast its weight falls with the overlap."""
 
 
 @dataclass
@@ -119,7 +123,12 @@ def likely_positives(losses: Tensor, objects: Tensor, levels: Tensor, count: int
 
 
 def vote(
-    found: Detections, boxes: Tensor, scores: Tensor, labels: Tensor, least_overlap: float = 0.01, width: float = 0.025
+    found: Detections,
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    least_overlap: float = VOTE_OVERLAP,
+    width: float = VOTE_WIDTH,
 ) -> Tensor:
     """(D, 4) boxes of the detections, each the mean of the candidates of its class that overlap it (section 3.4).
 
@@ -217,6 +226,8 @@ class PAAHead(ATSSHead):
             for logit, overlap in zip(logits, overlaps, strict=True)
         ]
         deltas = [by_prior(level, 4) for level in codes]
+        if isinstance(images, OpenBatch):
+            return self.predict_open(scores, deltas, anchors, images, test)
         detections = []
         for index, size in enumerate(images.sizes):
             kept, boxes = [], []
@@ -238,6 +249,39 @@ class PAAHead(ATSSHead):
                 found = replace(found, boxes=vote(found, box[place], score[place, label], label))
             detections.append(found)
         return detections
+
+    def predict_open(
+        self, scores: list[Tensor], codes: list[Tensor], anchors: list[Tensor], images: OpenBatch, test: PAATest
+    ) -> list[Detections]:
+        """Detections of an OpenBatch from (B, P, K) scores and (B, P, 4) codes of each level."""
+        kept, boxes = [], []
+        limit = test.candidates_per_level
+        for score, code, level in zip(scores, codes, anchors, strict=True):
+            value, index = best(score.amax(dim=2), limit)
+            kept.append(torch.where((value > 0)[..., None], take(score, index), NOT_THERE))
+            size: Any = images.each_size(limit)
+            own = self.coder.decode(level[index.flatten()], take(code, index).flatten(0, 1), size)
+            boxes.append(own.unflatten(0, (-1, limit)))
+        score, box = torch.cat(kept, dim=1), torch.cat(boxes, dim=1)
+        (found,) = open_region_detections(box, score, images, test)
+        if not test.score_voting:
+            return [found]
+        score = torch.where(score > test.score_threshold, score, 0.0)
+        place = found.labels.clamp(min=0)[:, None].expand(-1, score.shape[1], -1)
+        voted = vote_open(found.boxes, to_output_frame(box, images, 0), score.gather(2, place).transpose(1, 2))
+        return [replace(found, boxes=torch.where((found.labels >= 0)[..., None], voted, found.boxes))]
+
+
+def vote_open(found: Tensor, boxes: Tensor, scores: Tensor) -> Tensor:
+    """``vote`` of (B, M, 4) detections by (B, C, 4) candidates, with (B, M, C) scores for the detection's class."""
+    low = torch.maximum(found[:, :, None, :2], boxes[:, None, :, :2])
+    high = torch.minimum(found[:, :, None, 2:], boxes[:, None, :, 2:])
+    common = (high - low).clamp(min=0).prod(dim=-1)
+    areas = [(one[..., 2:] - one[..., :2]).prod(dim=-1) for one in (found, boxes)]
+    overlap = common / (areas[0][:, :, None] + areas[1][:, None] - common).clamp(min=1e-6)
+    weight = (-((1 - overlap) ** 2) / VOTE_WIDTH).exp() * scores * (overlap > VOTE_OVERLAP)
+    total = weight.sum(dim=2, keepdim=True)
+    return torch.where(total > 0, weight @ boxes / total, found)
 
 
 def paa(num_classes: int, *, backbone: Callable[[], ResNet]) -> SingleStageDetector:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from ..boxes import box_sizes, to_output_frame
 from ..coders import BoxCoder, DeltaCoder
 from ..dense.anchor_targets import anchor_losses, anchor_targets
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
+from ..dense.open_sizes import NOT_THERE, best, padded, take, unsuppressed
 from ..dense.towers import tower
 from ..detectors.base import Detector, full_precision
 from ..detectors.two_stage import ProposalHead
@@ -29,7 +31,7 @@ from ..necks.fpn import FPN
 from ..priors import AnchorGrid, anchor_grid
 from ..samplers import RandomSampler, Sampler
 from ..settings import ProposalSettings
-from ..structures import Detections, ImageBatch, Proposals, Targets
+from ..structures import Detections, ImageBatch, OpenBatch, Proposals, Targets
 
 
 def rpn_anchors(strides: Sequence[int] = (4, 8, 16, 32, 64)) -> AnchorGrid:
@@ -76,6 +78,10 @@ def anchor_proposals(
     """
     scores = [by_prior(level.detach(), 1)[..., 0].sigmoid() for level in logits]
     deltas = [by_prior(level.detach(), 4) for level in codes]
+    if isinstance(images, OpenBatch):
+        if masks is not None:
+            scores = [torch.where(mask, level, NOT_THERE) for level, mask in zip(scores, masks, strict=True)]
+        return [open_proposals(scores, deltas, anchors, images, coder, settings)]
     masks = masks or [torch.ones_like(level, dtype=torch.bool) for level in scores]
     proposals = []
     for image, size in enumerate(images.sizes):
@@ -90,6 +96,34 @@ def anchor_proposals(
         own = [level[image][where] for level, where in zip(scores, kept, strict=True)]
         proposals.append(select_proposals(own, decode, settings))
     return proposals
+
+
+def open_proposals(
+    scores: Sequence[Tensor],
+    codes: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    images: OpenBatch,
+    coder: BoxCoder,
+    settings: ProposalSettings,
+) -> Proposals:
+    """Proposals of all images of an OpenBatch, (B, P, 4) and (B, P); behind an image's own, boxes and scores are 0.
+
+    scores: (B, P) of each level. codes and anchors: (B, P, 4).
+    """
+    boxes, values = [], []
+    limit, most = settings.candidates_per_level, settings.max_per_image
+    for score, code, anchor in zip(scores, codes, anchors, strict=True):
+        value, index = best(score, limit)
+        size: Any = images.each_size(limit)
+        own = coder.decode(take(anchor, index).flatten(0, 1), take(code, index).flatten(0, 1), size)
+        large = (box_sizes(own) > settings.min_size).all(dim=1)
+        own = own.unflatten(0, (-1, limit))
+        value = torch.where(large.unflatten(0, (-1, limit)), value, NOT_THERE)
+        boxes.append(own)
+        values.append(unsuppressed(own, value[:, None], images.suppress, settings.nms_threshold, most)[:, 0])
+    value, index = best(torch.cat(values, dim=1), most)
+    there = value > 0
+    return Proposals(torch.where(there[..., None], take(torch.cat(boxes, dim=1), index), 0.0), value.clamp(min=0))
 
 
 def as_objects(targets: Sequence[Targets]) -> list[Targets]:
@@ -181,7 +215,7 @@ class RPNHead(DenseHead):
         settings = self.train_proposals if self.training else self.test_proposals
         logits, codes = outputs
         anchors = self.anchors(feature_sizes(logits), logits[0].device)
-        own = [level.expand(len(images), -1, -1) for level in anchors]
+        own = [level.expand(images.pixels.shape[0], -1, -1) for level in anchors]
         return anchor_proposals(logits, codes, own, images, self.coder, settings)
 
 
@@ -202,6 +236,9 @@ class RPN(Detector):
 
     def predict(self, images: ImageBatch) -> list[Detections]:
         found = self.rpn_head.propose(self.outputs(images), images)
+        if isinstance(images, OpenBatch):
+            boxes, scores = to_output_frame(found[0].boxes, images, 0), found[0].scores
+            return padded(boxes, scores, torch.zeros_like(scores, dtype=torch.int64))
         return [
             Detections(
                 to_output_frame(proposals.boxes, images, index),

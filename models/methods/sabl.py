@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..assigners import IGNORED, MaxIoUAssigner
 from ..assigners.approx_max_iou import ApproxMaxIoUAssigner
 from ..backbones.resnet import ResNet
-from ..boxes import box_centres, box_sizes
+from ..boxes import box_centres, box_sizes, clip_boxes
 from ..dense.anchor_targets import batch_objects
 from ..dense.head import DenseHead, all_by_prior, by_prior, feature_sizes
 from ..dense.postprocess import dense_detections
@@ -103,10 +103,7 @@ class BucketCoder:
         best = logits.argmax(dim=2, keepdim=True)
         sides = places.gather(2, best) - offsets.gather(2, best) * bucket
         boxes = sides[:, (0, 2, 1, 3), 0]
-        if size is None:
-            return boxes
-        last = boxes.new_tensor((size[1] - 1, size[0] - 1)).repeat(2)
-        return torch.minimum(boxes.clamp(min=0), last)
+        return boxes if size is None else clip_boxes(boxes, (size[0] - 1, size[1] - 1))
 
     def confidences(self, codes: Tensor) -> Tensor:
         """(N, 8 G) codes to the (N,) probability of the best bucket, and of the second where it is its neighbour,

@@ -19,12 +19,13 @@ from ..assigners.grid import GridAssigner
 from ..backbones.darknet import leaky_conv
 from ..boxes import box_centres, box_sizes, to_output_frame
 from ..dense.head import DenseHead, all_by_prior, feature_sizes
+from ..dense.open_sizes import NOT_THERE, open_region_detections
 from ..dense.postprocess import multiclass_nms
 from ..detectors.single_stage import SingleStageDetector
 from ..layers.init import bias_for_prior
 from ..priors import AnchorGrid
 from ..settings import DenseTest
-from ..structures import Detections, ImageBatch, Targets
+from ..structures import Detections, ImageBatch, OpenBatch, Targets
 
 STRIDES = (32, 16, 8)
 ANCHORS = (
@@ -128,6 +129,15 @@ class YOLOV3Head(DenseHead):
         preds = all_by_prior(outputs[0], 5 + self.num_classes)
         levels = self.anchors(feature_sizes(outputs[0]), preds.device)
         anchors, strides = torch.cat(levels), level_strides(levels, self.anchors.square_strides)
+        if isinstance(images, OpenBatch):
+            objectness = preds[..., 4].sigmoid()
+            shift = torch.cat((preds[..., :2].sigmoid(), preds[..., 2:4]), dim=2)
+            count = preds.shape[0]
+            boxes = decode(anchors.repeat(count, 1), shift.flatten(0, 1), strides.repeat(count))
+            scores = torch.where(
+                (objectness >= test.objectness_threshold)[..., None], preds[..., 5:].sigmoid(), NOT_THERE
+            )
+            return open_region_detections(boxes.unflatten(0, (count, -1)), scores, images, test, objectness)
         detections = []
         for index, pred in enumerate(preds):
             objectness = pred[:, 4].sigmoid()

@@ -201,7 +201,7 @@ class BoxHead(RegionHead):
 
 def by_class(codes: Tensor, labels: Tensor) -> Tensor:
     """(R, 4 K) codes to the (R, 4) of each region's label."""
-    return codes.unflatten(1, (-1, 4))[torch.arange(len(codes), device=codes.device), labels]
+    return codes.unflatten(1, (-1, 4))[torch.arange(codes.shape[0], device=codes.device), labels]
 
 
 def region_labels(regions: Sequence[SampledRegions], num_classes: int) -> Tensor:

@@ -7,7 +7,7 @@ size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,12 @@ from ..assigners import MaxIoUAssigner
 from ..detectors.two_stage import RoIHead
 from ..samplers import RandomSampler, Sampler
 from ..settings import RoITest
-from ..structures import Detections, ImageBatch, Targets
+from ..structures import Detections, ImageBatch, OpenBatch, Targets
 from .box_head import RegionHead, region_labels
 from .mask_head import FCNMaskHead
 from .masks import MaskBranch, RegionMasks, detected_rois
 from .rois import Assign, SampledRegions, sample_batch, to_rois
-from .standard import box_detections
+from .standard import box_detections, is_there, open_box_detections
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -152,8 +152,20 @@ def cascade_detections(
 
     boxes_forward: from a stage's number and (R, 5) regions to its (R, K + 1) logits and (R, D) codes.
     """
-    counts = [len(p) for p in proposals]
     *earlier, last = heads
+    if isinstance(images, OpenBatch):
+        boxes, there = proposals[0], is_there(proposals[0])
+        regions, logits = boxes.shape[1], []
+        for stage, head in enumerate(earlier):
+            own, codes = boxes_forward(stage, to_rois([boxes]))
+            logits.append(own)
+            size: Any = images.each_size(regions)
+            moved = head.refine(boxes.flatten(0, 1), own[:, :-1].argmax(dim=1), codes, size)
+            boxes = moved.unflatten(0, (-1, regions))
+        own, codes = boxes_forward(len(earlier), to_rois([boxes]))
+        mean = torch.stack((*logits, own)).mean(dim=0)
+        return open_box_detections(last, boxes, mean, codes, images, test, there)
+    counts = [len(p) for p in proposals]
     averaged: list[Tensor] = []
     for stage, head in enumerate(earlier):
         logits, codes = boxes_forward(stage, to_rois(proposals))

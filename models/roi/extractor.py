@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
@@ -60,13 +59,15 @@ class RoIExtractor(nn.Module):
 
     def pool(self, features: Sequence[Tensor], rois: Tensor, level: Tensor) -> Tensor:
         """(R, 5) regions, each from its (R,) level, to (R, C, S, S)."""
-        pooled, order = [], []
+        pooled = None
         for number, layer in enumerate(self.roi_layers):
             index = (level == number).nonzero()[:, 0]
             # Every level is run, even for no region, so that all parameters take part on every process.
-            pooled.append(layer(features[number], rois[index]))
-            order.append(index)
-        return torch.cat(pooled)[torch.cat(order).argsort()]
+            own = layer(features[number], rois[index])
+            if pooled is None:
+                pooled = own.new_zeros((rois.shape[0], *own.shape[1:]))
+            pooled = pooled.index_put_((index,), own)
+        return pooled  # type: ignore[return-value]
 
 
 def roi_align_extractor(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...ops.paste_masks import paste_masks
 from ..boxes import to_batch_frame
-from ..structures import Detections, ImageBatch
+from ..structures import Detections, ImageBatch, OpenBatch
 from .rois import to_rois
 
 
@@ -35,6 +35,8 @@ MaskBranch = Callable[[Sequence[Detections]], RegionMasks]
 
 def detected_rois(detections: Sequence[Detections], images: ImageBatch) -> Tensor:
     """(R, 5) regions in batch pixels of the detections of each image."""
+    if isinstance(images, OpenBatch):
+        return to_rois([to_batch_frame(detections[0].boxes, images, 0)])
     return to_rois([to_batch_frame(found.boxes, images, index) for index, found in enumerate(detections)])
 
 
@@ -42,13 +44,21 @@ def own_class(masks: Tensor, labels: Tensor) -> Tensor:
     """(R, K, M, M) masks of every class, or (R, 1, M, M), to the (R, M, M) of each region's label."""
     if masks.shape[1] == 1:
         return masks[:, 0]
-    return masks[torch.arange(len(masks), device=masks.device), labels]
+    return masks[torch.arange(masks.shape[0], device=masks.device), labels]
 
 
 def paste_detections(
     masks: RegionMasks, detections: Sequence[Detections], images: ImageBatch, threshold: float
 ) -> list[Detections]:
-    """Detections with full-size masks; where overlaps are known, these times the scores are the masks' scores."""
+    """Detections with full-size masks; where overlaps are known, these times the scores are the masks' scores.
+
+    Those of an OpenBatch have (B, M, S, S) probabilities of the boxes.
+    """
+    if isinstance(images, OpenBatch):
+        found, most = detections[0], detections[0].labels.shape[1]
+        own = own_class(masks.probabilities, found.labels.flatten().clamp(min=0)).unflatten(0, (-1, most))
+        overlap = None if masks.overlaps is None else masks.overlaps.unflatten(0, (-1, most)) * found.scores
+        return [replace(found, masks=own, mask_scores=overlap)]
     counts = [len(found) for found in detections]
     overlaps = [None] * len(detections) if masks.overlaps is None else masks.overlaps.split(counts)
     result = []

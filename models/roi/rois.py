@@ -24,7 +24,10 @@ def image_rois(boxes: Tensor, image: int) -> Tensor:
 
 
 def to_rois(boxes: Sequence[Tensor]) -> Tensor:
-    """(N, 4) boxes of each image to (R, 5): image number, x1, y1, x2, y2."""
+    """(N, 4) boxes of each image, or (B, N, 4) of an OpenBatch, to (R, 5): image number, x1, y1, x2, y2."""
+    if boxes[0].ndim == 3:
+        number = torch.arange(boxes[0].shape[0], dtype=boxes[0].dtype, device=boxes[0].device)
+        return torch.cat((number[:, None, None].expand(-1, boxes[0].shape[1], 1), boxes[0]), dim=2).flatten(0, 1)
     return torch.cat([image_rois(own, image) for image, own in enumerate(boxes)])
 
 

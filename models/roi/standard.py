@@ -13,11 +13,12 @@ from torch.profiler import record_function
 
 from ..assigners import MaxIoUAssigner
 from ..boxes import to_output_frame
+from ..dense.open_sizes import NOT_THERE, open_region_detections
 from ..dense.postprocess import multiclass_nms
 from ..detectors.two_stage import RoIHead
 from ..samplers import RandomSampler, Sampler
 from ..settings import RoITest
-from ..structures import Detections, ImageBatch, Targets
+from ..structures import Detections, ImageBatch, OpenBatch, Targets
 from .box_head import RegionHead
 from .mask_head import MaskHead
 from .masks import MaskBranch, RegionMasks, detected_rois
@@ -102,7 +103,7 @@ class StandardRoIHead(RoIHead):
             return detections, None
 
         def masks(found: Sequence[Detections]) -> RegionMasks:
-            labels = torch.cat([d.labels for d in found])
+            labels = torch.cat([d.labels.flatten() for d in found])
             return self.region_masks(features, detected_rois(found, images), labels)
 
         return detections, masks
@@ -122,6 +123,8 @@ def box_detections(
 ) -> list[Detections]:
     """Detections of each image from its (P, 4) proposals and what ``head`` says of all of them: (R, K + 1) class logits
     and (R, D) box codes."""
+    if isinstance(images, OpenBatch):
+        return open_box_detections(head, proposals[0], logits, codes, images, test)
     counts = [len(p) for p in proposals]
     detections = []
     for index, (own_logits, own_codes) in enumerate(zip(logits.split(counts), codes.split(counts))):
@@ -129,6 +132,40 @@ def box_detections(
         scores, factors = head.scores(own_logits), head.confidences(own_codes)
         detections.append(region_detections(boxes, scores, images, index, test, factors))
     return detections
+
+
+def open_box_detections(
+    head: RegionHead,
+    proposals: Tensor,
+    logits: Tensor,
+    codes: Tensor,
+    images: OpenBatch,
+    test: RoITest,
+    there: Tensor | None = None,
+) -> list[Detections]:
+    """``box_detections`` of an OpenBatch.
+
+    proposals: (B, P, 4). there: (B, P) bool which of them there are; by default those with an area, as all proposals
+    of a first stage have.
+    """
+    regions = proposals.shape[1]
+    if there is None:
+        there = is_there(proposals)
+    boxes = head.decode(proposals.flatten(0, 1), codes, images.each_size(regions))  # type: ignore[arg-type]
+    scores = torch.where(there[..., None], head.scores(logits).unflatten(0, (-1, regions)), NOT_THERE)
+    factors = head.confidences(codes)
+    return open_region_detections(
+        boxes.unflatten(0, (-1, regions)),
+        scores,
+        images,
+        test,
+        None if factors is None else factors.unflatten(0, (-1, regions)),
+    )
+
+
+def is_there(proposals: Tensor) -> Tensor:
+    """(B, P) bool: which of the (B, P, 4) proposals of an OpenBatch are no padding."""
+    return (proposals[..., 2:] > proposals[..., :2]).all(dim=-1)
 
 
 def region_detections(

@@ -17,7 +17,7 @@ TEMPERATURE = 10000
 
 def padding_mask(sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int], device: torch.device) -> Tensor:
     """(B, H, W) bool: the pixel lies outside its image of (h, w)."""
-    limits = torch.tensor(sizes, device=device)
+    limits = torch.as_tensor(sizes, device=device)
     rows = torch.arange(padded_size[0], device=device) >= limits[:, :1]
     columns = torch.arange(padded_size[1], device=device) >= limits[:, 1:]
     return rows[:, :, None] | columns[:, None, :]

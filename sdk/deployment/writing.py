@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +15,10 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from ..errors import SdkError
-from ..results.exported import EXPORTED, METADATA, OUTPUTS
+from ..results.exported import EXPORTED, FURTHER, OUTPUTS
 from ..results.files import replacing
 from ..results.weights import Trained
+from ..runtime import METADATA
 from ..version import __version__
 from .network import Inside, Outside, suppress_by_onnx, suppress_by_torchvision
 
@@ -21,8 +26,8 @@ Where = Literal["inside", "outside"]
 OPSET = 18
 
 
-def write(trained: Trained, path: Path, preprocess: Where) -> None:
-    """Writes a detector to ``path``, by the format that its suffix names.
+def write(trained: Trained, path: Path, preprocess: Where, data: str | None = None) -> None:
+    """Writes a detector to ``path``, by the format that its suffix names; data: fingerprint of what it learnt from.
 
     Raises:
         SdkError: when the format is unknown, its packages are missing, or it cannot hold the detector.
@@ -31,9 +36,10 @@ def write(trained: Trained, path: Path, preprocess: Where) -> None:
         raise SdkError(f"{path}: expected a file that ends in {' or '.join(EXPORTED)}")
     if trained.recipe.needs_proposals:
         raise SdkError(f"{trained.recipe.name}: reads proposals, which an exported file cannot make")
-    metadata = json.dumps(about(trained, preprocess))
+    metadata = json.dumps(about(trained, preprocess, data))
     if path.suffix == ".pt2":
-        made = program(trained, preprocess, suppress_by_torchvision)
+        with quiet():
+            made = program(trained, preprocess, suppress_by_torchvision)
         with replacing(path) as file:
             torch.export.save(made, file, extra_files={METADATA: metadata})
         return
@@ -52,14 +58,16 @@ def write(trained: Trained, path: Path, preprocess: Where) -> None:
             op.Constant(value_floats=[0.0]),
         )
 
-    made = torch.onnx.export(
-        program(trained, preprocess, suppress_by_onnx),
-        dynamo=True,
-        opset_version=OPSET,
-        output_names=list(OUTPUTS),
-        custom_translation_table={torch.ops.sdk_export.non_max_suppression.default: non_max_suppression},
-        verbose=False,
-    )
+    with quiet():
+        exported = program(trained, preprocess, suppress_by_onnx)
+        made = torch.onnx.export(
+            exported,
+            dynamo=True,
+            opset_version=OPSET,
+            output_names=[*OUTPUTS, *FURTHER][: outputs_of(exported)],
+            custom_translation_table={torch.ops.sdk_export.non_max_suppression.default: non_max_suppression},
+            verbose=False,
+        )
     if made is None:
         raise SdkError(f"{path}: the exporter gave no program")
     made.model.metadata_props[METADATA] = metadata
@@ -67,7 +75,23 @@ def write(trained: Trained, path: Path, preprocess: Where) -> None:
         file.write(made.model_proto.SerializeToString())
 
 
-def about(trained: Trained, preprocess: Where) -> dict[str, Any]:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the exporter says of its own workings, which nobody who exports can change."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def about(trained: Trained, preprocess: Where, data: str | None) -> dict[str, Any]:
     """What a file says of itself."""
     return {
         "version": __version__,
@@ -76,6 +100,8 @@ def about(trained: Trained, preprocess: Where) -> dict[str, Any]:
         "classes": None if trained.classes is None else list(trained.classes),
         "category_ids": None if trained.category_ids is None else list(trained.category_ids),
         "test": asdict(trained.model.test),  # type: ignore[arg-type]
+        "data": data,
+        "precision": "float32",
         "preprocess": preprocess,
         "preprocessing": asdict(trained.recipe.preprocessing),
     }
@@ -94,4 +120,14 @@ def program(trained: Trained, preprocess: Where, suppress: Any) -> ExportedProgr
         given = (torch.zeros(2, 3, divisor * 5, divisor * 7), torch.ones(2, 2), torch.ones(2, 2))
         rows, columns = Dim("rows"), Dim("columns")
         dynamic = ({0: batch, 2: divisor * rows, 3: divisor * columns}, {0: batch}, {0: batch})
-    return torch.export.export(network.eval(), given, dynamic_shapes=dynamic, strict=False)
+    try:
+        return torch.export.export(network.eval(), given, dynamic_shapes=dynamic, strict=False)
+    except Exception as error:
+        # The exporter has an exception of its own for everything that a program cannot hold.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise SdkError(f"{trained.recipe.name}: cannot be exported: {reason[0]}") from error
+
+
+def outputs_of(exported: ExportedProgram) -> int:
+    """How many tensors a program gives."""
+    return len(exported.graph_signature.user_outputs)

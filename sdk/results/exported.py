@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from ..datasets.transforms import Preprocessing
 from ..errors import RunError
 from ..models.recipe import Recipe
 from ..models.structures import Detections, ImageBatch
+from ..ops.paste_masks import paste_masks
+from ..runtime import METADATA
 from .weights import Trained
 
 if TYPE_CHECKING:
@@ -25,9 +28,9 @@ if TYPE_CHECKING:
 
 EXPORTED = (".pt2", ".onnx")
 """How the names of exported files end."""
-METADATA = "sdk.json"
-"""Name under which a file carries what it says of itself, as JSON."""
 OUTPUTS = ("boxes", "scores", "labels", "count")
+FURTHER = ("masks", "mask_scores")
+"""What detectors with masks give too."""
 
 Call = Callable[..., Sequence[Tensor]]
 
@@ -35,12 +38,24 @@ Call = Callable[..., Sequence[Tensor]]
 class ExportedDetector(nn.Module):
     """Predicts with an exported file, on the CPU.
 
-    call: the file's function. inside: it takes uint8 images as they are, all of one size.
+    call: the file's function. inside: it takes uint8 images as they are, all of one size. precision: ``float32``,
+    ``float16`` or ``int8``, in which its network computes. one_image: it takes no more than one. mask_threshold:
+    probability from which on a pixel belongs to a mask.
     """
 
-    def __init__(self, call: Call, *, num_classes: int, inside: bool) -> None:
+    def __init__(
+        self,
+        call: Call,
+        *,
+        num_classes: int,
+        inside: bool,
+        precision: str = "float32",
+        one_image: bool = False,
+        mask_threshold: float = 0.5,
+    ) -> None:
         super().__init__()
         self.call, self.num_classes, self.inside = call, num_classes, inside
+        self.precision, self.one_image, self.mask_threshold = precision, one_image, mask_threshold
         # It has no weights of its own; this one stands where others are asked on which device they are.
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)
 
@@ -48,13 +63,23 @@ class ExportedDetector(nn.Module):
         """Detections of each image; where preprocessing is inside, the pixels are 0..255 and RGB."""
         if not self.inside:
             scales = torch.tensor([images.scale(index) for index in range(len(images))])
-            return _detections(self.call(images.pixels.cpu(), torch.tensor(images.sizes).float(), scales))
-        found = []
-        for index, (height, width) in enumerate(images.sizes):
-            pixels = images.pixels[index : index + 1, :, :height, :width].round().to("cpu", torch.uint8)
-            one = _detections(self.call(pixels.contiguous()))[0]
-            found.append(Detections(one.boxes / one.boxes.new_tensor(images.scale(index) * 2), one.scores, one.labels))
-        return found
+            own = _detections(self.call(images.pixels.cpu(), torch.tensor(images.sizes).float(), scales))
+            return [self.pasted(one, images.output_size(index)) for index, one in enumerate(own)]
+        found: dict[int, Detections] = {}
+        for size in dict.fromkeys(images.sizes):
+            same = [index for index, other in enumerate(images.sizes) if other == size]
+            pixels = images.pixels[same, :, : size[0], : size[1]].round().to("cpu", torch.uint8).contiguous()
+            parts = pixels.split(1) if self.one_image else [pixels]
+            for index, one in zip(same, (one for part in parts for one in _detections(self.call(part))), strict=True):
+                scale = one.boxes.new_tensor(images.scale(index) * 2)
+                found[index] = self.pasted(replace(one, boxes=one.boxes / scale), images.output_size(index))
+        return [found[index] for index in range(len(images))]
+
+    def pasted(self, found: Detections, size: tuple[int, int]) -> Detections:
+        """The detections with the probabilities of their boxes as masks of the whole image of (h, w)."""
+        if found.masks is None:
+            return found
+        return replace(found, masks=paste_masks(found.masks, found.boxes, size, self.mask_threshold))
 
 
 def load_exported(path: str | PathLike) -> Trained:
@@ -85,7 +110,13 @@ def load_exported(path: str | PathLike) -> Trained:
     )
     classes, ids = about["classes"], about["category_ids"]
     return Trained(
-        ExportedDetector(call, num_classes=count, inside=inside),
+        ExportedDetector(
+            call,
+            num_classes=count,
+            inside=inside,
+            precision=about["precision"],
+            mask_threshold=about["test"].get("mask_threshold", 0.5),
+        ),
         recipe,
         None if classes is None else tuple(classes),
         None if ids is None else tuple(ids),
@@ -106,7 +137,7 @@ def _onnx(path: Path) -> tuple[str | None, Call]:
     names = [one.name for one in session.get_inputs()]
 
     def call(*given: Tensor) -> list[Tensor]:
-        found: Any = session.run(list(OUTPUTS), {name: one.numpy() for name, one in zip(names, given, strict=True)})
+        found: Any = session.run(None, {name: one.numpy() for name, one in zip(names, given, strict=True)})
         return [torch.from_numpy(np.asarray(one)) for one in found]
 
     return session.get_modelmeta().custom_metadata_map.get(METADATA), call
@@ -131,10 +162,10 @@ def _program(path: Path) -> tuple[str | None, Call]:
 
 
 def _detections(found: Sequence[Tensor]) -> list[Detections]:
-    """What a file gives, (B, M, 4), (B, M), (B, M) and (B,), without its padding."""
-    boxes, scores, labels, counts = found
+    """What a file gives, (B, M, 4), (B, M), (B, M), (B,) and (B, M, S, S) and (B, M) of masks, without its padding."""
+    boxes, scores, labels, counts, *further = found
     return [
-        Detections(boxes[index, :count], scores[index, :count], labels[index, :count])
+        Detections(*(values[index, :count] for values in (boxes, scores, labels, *further)))
         for index, count in enumerate(counts.tolist())
     ]
 

@@ -18,6 +18,7 @@ from ..insight.comparison import Comparison, Model, compare_reports
 from ..insight.slicing import slices_of
 from ..opening import scored_split
 from ..reports.progress import say
+from ..results.exported import ExportedDetector
 
 PAGE = "comparison.html"
 
@@ -74,6 +75,9 @@ def compare(
         title = Path(what).name if isinstance(what, (str, os.PathLike)) else repr(what)
         if trained is None:
             models.append(Model(title))
+        elif isinstance(trained.model, ExportedDetector):
+            # Its weights are in the file, in whatever form.
+            models.append(Model(title, None, Path(what).stat().st_size / 1e6, seconds))
         else:
             weights = list(trained.model.parameters())
             size = sum(p.numel() * p.element_size() for p in weights) / 1e6

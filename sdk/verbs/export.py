@@ -6,12 +6,25 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..datasets.adapter import OnFault
+from ..deployment.certificate import certificate_file, certify, write_certificate
 from ..deployment.writing import Where, write
+from ..opening import scored_split
 from ..reports.progress import say
-from ..results.run import load
+from ..results.exported import load_exported
+from ..results.run import Run, load, require_fitting
 
 
-def export(what: Any, out: str | os.PathLike, *, preprocess: Where = "inside") -> Path:
+def export(
+    what: Any,
+    out: str | os.PathLike,
+    *,
+    dataset: Any = None,
+    split: str | None = None,
+    on_fault: OnFault = "raise",
+    images: int = 50,
+    preprocess: Where = "inside",
+) -> Path:
     """Writes a detector as an ONNX file or a program of ``torch.export``; an existing file is replaced.
 
     The file gives ``boxes`` (B, M, 4) xyxy in each image's own pixels, ``scores`` (B, M), ``labels`` (B, M) and
@@ -21,6 +34,11 @@ def export(what: Any, out: str | os.PathLike, *, preprocess: Where = "inside") -
     Args:
         what: a Run or its folder, a detector, a weights file, or a name of the zoo.
         out: the file; its name ends in ``.onnx`` or ``.pt2``.
+        dataset: a path or a dataset, as of ``sdk.open``, on which the file is compared with the detector; where it
+            carries splits, ``val`` is taken. The certificate, JSON and a page, lies beside the file, and ``sdk.verify``
+            repeats it. Without a dataset there is none.
+        split, on_fault: as in ``sdk.evaluate``.
+        images: how many images are compared detection by detection; the protocol scores all.
         preprocess: ``inside``: the file takes ``images`` (B, 3, H, W) uint8 RGB, of any one size. ``outside``: it takes
             ``pixels`` (B, 3, P, Q) float32, normalized and zero padded to multiples of the recipe's divisor, ``sizes``
             (B, 2) float32 valid (h, w), and ``scales`` (B, 2) float32 (x, y) factors by which images were resized.
@@ -33,6 +51,25 @@ def export(what: Any, out: str | os.PathLike, *, preprocess: Where = "inside") -
     """
     path = Path(out)
     trained = load(what)
-    write(trained, path, preprocess)
+    scored_on = None if dataset is None else scored_split(dataset, split, on_fault)
+    if scored_on is not None:
+        # Before the file is written, which takes longer.
+        require_fitting(trained, scored_on.classes)
+    write(trained, path, preprocess, learnt_from(what))
     say(f"{path}: {trained.recipe.name}, {path.stat().st_size / 1e6:.1f} MB")
+    if scored_on is None:
+        # One beside an earlier file of this name would be of that file.
+        for old in (certificate_file(path), certificate_file(path).with_suffix(".html")):
+            old.unlink(missing_ok=True)
+        say("without a certificate: give the data with dataset=, in a shell --data, to have it compared")
+        return path
+    made = certify(path, load_exported(path), scored_on, trained, images)
+    say(f"{made}\nthe certificate is {write_certificate(made, path)}")
     return path
+
+
+def learnt_from(what: Any) -> str | None:
+    """Fingerprint of the data that a run learnt from; none of what is no run."""
+    if isinstance(what, (str, os.PathLike)) and Path(what).is_dir():
+        what = Run(what)
+    return what.manifest.get("dataset", {}).get("fingerprint") if isinstance(what, Run) else None

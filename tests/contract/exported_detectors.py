@@ -1,0 +1,68 @@
+"""Every method as an exported file, against the detector itself: used by a test, and by scripts/export_table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from small_detectors import image_size, innermost, representatives, small_detector
+
+from sdk.deployment.certificate import LIMITS, Agreement, agreement, joined
+from sdk.deployment.writing import write
+from sdk.errors import SdkError
+from sdk.models.backbones.vgg import SSDVGG
+from sdk.models.recipe import Recipe
+from sdk.models.structures import ImageBatch
+from sdk.results.exported import load_exported
+from sdk.results.weights import Trained
+
+REPRESENTATIVES = representatives()
+SHARPENED = ("cls.weight", "cls.conv.weight", "conv_cls.weight")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """agreement: with the detector, none where it is refused. reason: of the refusal."""
+
+    agreement: Agreement | None
+    reason: str = ""
+
+
+def exported(name: str, folder: Path, suffix: str = ".onnx") -> Outcome:
+    """Exports a method's small detector, and compares at numbers and sizes of images that the export did not see."""
+    recipe = REPRESENTATIVES[name]
+    model = small_detector(recipe).eval()
+    if hasattr(model.test, "score_threshold"):
+        model.test.score_threshold = 0.0
+    # Fresh classifiers score everything alike, so that rounding would decide which box suppresses which.
+    for key, weight in model.named_parameters():
+        if key.endswith(SHARPENED):
+            weight.data *= 30
+    path = folder / f"{name}{suffix}"
+    try:
+        write(Trained(model, recipe, None, None, name), path, "outside")
+    except SdkError as error:
+        return Outcome(None, str(error))
+    detector, each = load_exported(path).model, []
+    for images in batches(recipe):
+        with torch.no_grad():
+            found, expected = detector.predict(images), model.predict(images)
+        each += [agreement(ours, theirs, LIMITS["float32"]) for ours, theirs in zip(expected, found, strict=True)]
+    return Outcome(joined(each))
+
+
+def batches(recipe: Recipe) -> list[ImageBatch]:
+    """Two images, then one wider, then three higher ones, of noise."""
+    size, step = image_size(recipe), recipe.preprocessing.divisor
+    fixed = innermost(getattr(recipe.build, "keywords", {}).get("backbone")) is SSDVGG
+    shapes = [(2, 0, 0), (1, 0, 2 * step), (3, step, 0)]
+    generator, made = torch.Generator().manual_seed(3), []
+    for count, higher, wider in shapes:
+        height, width = (size, size) if fixed else (size + higher, size + wider)
+        sizes = [(height, width), (height - 20, width - 12), (height - 3, width)][:count]
+        pixels = torch.randn(count, 3, height, width, generator=generator)
+        for image, (h, w) in zip(pixels, sizes):
+            image[:, h:], image[:, :, w:] = 0, 0
+        made.append(ImageBatch(pixels, sizes, [(2 * h, 2 * w) for h, w in sizes], [(0.5, 0.5)] * count))
+    return made
