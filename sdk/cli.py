@@ -122,6 +122,9 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("out", help="the file; its name ends in .onnx or .pt2")
     export.add_argument("--data", dest="dataset", help=f"what the certificate compares on: {dataset}")
     _compared(export)
+    export.add_argument(
+        "--precision", choices=("float32", "float16", "int8"), default="float32", help="default: float32"
+    )
     export.add_argument("--preprocess", choices=("inside", "outside"), default="inside", help="default: inside")
 
     verify = _verb(verbs, "verify", _verify, "tell whether an exported file finds what its detector does")

@@ -77,8 +77,8 @@ def write(trained: Trained, path: Path, preprocess: Where, data: str | None = No
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the exporter says of its own workings, which nobody who exports can change."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    """Without what exporter and quantizer say of their own workings, which nobody who exports can change."""
+    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

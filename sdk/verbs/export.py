@@ -6,13 +6,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..datasets.adapter import OnFault
 from ..deployment.certificate import certificate_file, certify, write_certificate
+from ..deployment.precision import PRECISIONS, Precision, to_float16, to_int8
 from ..deployment.writing import Where, write
+from ..errors import SdkError
 from ..opening import scored_split
 from ..reports.progress import say
 from ..results.exported import load_exported
 from ..results.run import Run, load, require_fitting
+
+CALIBRATED = 64
+"""Images by which the ranges of int8 are found."""
 
 
 def export(
@@ -24,6 +31,7 @@ def export(
     on_fault: OnFault = "raise",
     images: int = 50,
     preprocess: Where = "inside",
+    precision: Precision = "float32",
 ) -> Path:
     """Writes a detector as an ONNX file or a program of ``torch.export``; an existing file is replaced.
 
@@ -42,6 +50,8 @@ def export(
         preprocess: ``inside``: the file takes ``images`` (B, 3, H, W) uint8 RGB, of any one size. ``outside``: it takes
             ``pixels`` (B, 3, P, Q) float32, normalized and zero padded to multiples of the recipe's divisor, ``sizes``
             (B, 2) float32 valid (h, w), and ``scales`` (B, 2) float32 (x, y) factors by which images were resized.
+        precision: in which the layers of an ONNX file compute: ``float32``, ``float16``, or ``int8``, whose ranges are
+            found on images of ``dataset``. The certificate says what that costs.
 
     Returns: the file.
 
@@ -50,12 +60,18 @@ def export(
         RunError: when ``what`` is no detector.
     """
     path = Path(out)
+    require_precision(path, precision, dataset, preprocess)
     trained = load(what)
     scored_on = None if dataset is None else scored_split(dataset, split, on_fault)
     if scored_on is not None:
         # Before the file is written, which takes longer.
         require_fitting(trained, scored_on.classes)
     write(trained, path, preprocess, learnt_from(what))
+    if precision == "float16":
+        to_float16(path)
+    elif precision == "int8" and scored_on is not None:
+        places = np.linspace(0, len(scored_on) - 1, CALIBRATED).round().astype(int)
+        to_int8(path, [scored_on[int(place)].image for place in np.unique(places)])
     say(f"{path}: {trained.recipe.name}, {path.stat().st_size / 1e6:.1f} MB")
     if scored_on is None:
         # One beside an earlier file of this name would be of that file.
@@ -66,6 +82,20 @@ def export(
     made = certify(path, load_exported(path), scored_on, trained, images)
     say(f"{made}\nthe certificate is {write_certificate(made, path)}")
     return path
+
+
+def require_precision(path: Path, precision: str, dataset: Any, preprocess: str) -> None:
+    """Raises SdkError where a file cannot have a precision."""
+    if precision not in PRECISIONS:
+        raise SdkError(f"precision: expected {', '.join(PRECISIONS)}, found {precision!r}")
+    if precision == "float32":
+        return
+    if path.suffix != ".onnx":
+        raise SdkError(f"{path}: {precision} is for files that end in .onnx")
+    if precision == "int8" and (dataset is None or preprocess != "inside"):
+        raise SdkError(
+            "int8 needs images, to find the ranges of the activations: give dataset= and preprocess='inside'"
+        )
 
 
 def learnt_from(what: Any) -> str | None:

@@ -14,6 +14,7 @@ import sdk
 from sdk import cli
 from sdk.datasets import Shapes
 from sdk.deployment.certificate import LIMITS, agreement, certificate_file, file_hash
+from sdk.deployment.precision import to_float16, to_int8
 from sdk.errors import RunError, SdkError
 from sdk.models.structures import Detections
 
@@ -135,3 +136,32 @@ def test_predictions_of_a_file_are_explored(certified, detector, data):
 def test_verify_in_the_shell(certified, capsys, data):
     assert cli.main(["verify", str(certified), "shapes:4"]) == 1
     assert "other data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_fewer_bits(precision, certified, detector, data, tmp_path):
+    path = shutil.copy(certified, tmp_path / "model.onnx")
+    if precision == "float16":
+        to_float16(path)
+    else:
+        to_int8(path, [data[index].image for index in range(len(data))])
+    # Weights are most of such a file.
+    assert path.stat().st_size < certified.stat().st_size * {"float16": 0.6, "int8": 0.4}[precision]
+    sdk.verify(path, data, model=detector)
+    told = json.loads(certificate_file(path).read_text())
+    assert told["file"]["precision"] == precision
+    assert told["agreement"]["detections"] > 0
+    assert told["agreement"]["unmatched"] < told["agreement"]["detections"] / 2
+    assert sdk.runtime.load(path).about["precision"] == precision
+    if precision == "float16":
+        assert told["agreement"]["equal"] > 0.5 * told["agreement"]["detections"]
+
+
+def test_what_has_no_precision_is_refused(detector, tmp_path):
+    with pytest.raises(SdkError, match="int8 needs images"):
+        sdk.export(detector, tmp_path / "model.onnx", precision="int8")
+    with pytest.raises(SdkError, match=r"float16 is for files that end in \.onnx"):
+        sdk.export(detector, tmp_path / "model.pt2", precision="float16")
+    with pytest.raises(SdkError, match="precision: expected float32, float16, int8"):
+        sdk.export(detector, tmp_path / "model.onnx", precision="int4")
+    assert list(tmp_path.iterdir()) == []
