@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TOPICS = ("ops", "transforms", "loading", "inference", "training", "explore")
+TOPICS = ("ops", "transforms", "loading", "inference", "export", "training", "explore")
 """Files of this folder; each runs in a process of its own, so that none warms up or fills the memory of another."""
 
 

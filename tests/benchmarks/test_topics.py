@@ -19,7 +19,7 @@ def run(*arguments: object) -> str:
     "topic",
     [
         "transforms",
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("ops", "loading", "inference", "training")),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("ops", "loading", "inference", "export", "training")),
     ],
 )
 def test_a_topic_writes_figures_and_the_page_shows_them(topic, tmp_path):
