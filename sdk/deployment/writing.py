@@ -23,7 +23,8 @@ from ..version import __version__
 from .network import Inside, Outside, suppress_by_onnx, suppress_by_torchvision
 
 Where = Literal["inside", "outside"]
-OPSET = 18
+OPSET, DEFORMABLE_OPSET = 18, 19
+"""Version of ONNX's operators, and the first that has deformable convolution."""
 
 
 def write(trained: Trained, path: Path, preprocess: Where, data: str | None = None) -> None:
@@ -63,7 +64,7 @@ def write(trained: Trained, path: Path, preprocess: Where, data: str | None = No
         made = torch.onnx.export(
             exported,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=DEFORMABLE_OPSET if deformable(exported) else OPSET,
             output_names=[*OUTPUTS, *FURTHER][: outputs_of(exported)],
             custom_translation_table={torch.ops.sdk_export.non_max_suppression.default: non_max_suppression},
             verbose=False,
@@ -126,6 +127,11 @@ def program(trained: Trained, preprocess: Where, suppress: Any) -> ExportedProgr
         # The exporter has an exception of its own for everything that a program cannot hold.
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise SdkError(f"{trained.recipe.name}: cannot be exported: {reason[0]}") from error
+
+
+def deformable(exported: ExportedProgram) -> bool:
+    """Whether a program has deformable convolutions."""
+    return any(node.target is torch.ops.torchvision.deform_conv2d.default for node in exported.graph.nodes)
 
 
 def outputs_of(exported: ExportedProgram) -> int:
