@@ -9,6 +9,7 @@ Shape letters: B images, C channels, H x W pixels, N and M boxes, K regions or c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -300,7 +301,7 @@ def ms_deform_attn(
 ) -> Tensor:
     """(B, Q, M * D); here M is heads and D channels of a head."""
     check_shape("value", value, None, None, None, None)
-    batch, total, heads, channels = value.shape
+    batch, total, heads, _channels = value.shape
     check_shape("spatial_shapes", spatial_shapes, None, 2)
     levels = len(spatial_shapes)
     check_shape("level_start_index", level_start_index, levels)
@@ -310,15 +311,30 @@ def ms_deform_attn(
     check_floating(value=value, sampling_locations=sampling_locations, attention_weights=attention_weights)
     check_integer("spatial_shapes", spatial_shapes, like=value)
     check_integer("level_start_index", level_start_index, like=value)
-    dtype = value.dtype
-    value, weights = widened(value), widened(attention_weights)
-    grids = 2 * widened(sampling_locations) - 1
-    sampled = []
-    for level, ((height, width), start) in enumerate(zip(spatial_shapes.tolist(), level_start_index.tolist())):
+    sizes, starts = spatial_shapes.tolist(), level_start_index.tolist()
+    for level, ((height, width), start) in enumerate(zip(sizes, starts)):
         if height < 1 or width < 1 or start < 0 or start + height * width > total:
             raise ValueError(
                 f"spatial_shapes: level {level} of {height} x {width} from {start} leaves the {total} values"
             )
+    return sampled_levels(value, sizes, starts, sampling_locations, attention_weights)
+
+
+def sampled_levels(
+    value: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    starts: Sequence[int],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> Tensor:
+    """``ms_deform_attn`` where the (height, width) and the first value of each level are numbers."""
+    batch, _, heads, channels = value.shape
+    queries, levels, points = sampling_locations.shape[1], len(sizes), sampling_locations.shape[4]
+    dtype = value.dtype
+    value, weights = widened(value), widened(attention_weights)
+    grids = 2 * widened(sampling_locations) - 1
+    sampled = []
+    for level, ((height, width), start) in enumerate(zip(sizes, starts)):
         part = value[:, start : start + height * width].permute(0, 2, 3, 1)
         part = part.reshape(batch * heads, channels, height, width)
         grid = grids[:, :, :, level].transpose(1, 2).reshape(batch * heads, queries, points, 2)

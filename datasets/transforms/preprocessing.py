@@ -74,6 +74,11 @@ class Preprocessing:
         bounds = self.size[0] * scale, self.size[1] * scale
         return fitted_size(size, bounds) if self.keep_ratio else fitted_size((self.size[1], self.size[0]), bounds)
 
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """(h, w) of every image where all become one size; none where it depends on the image."""
+        return None if self.size is None or self.keep_ratio else self.resized_size((1, 1))
+
     def resize(self, image: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
         """(H, W, 3) uint8 to (h, w, 3) uint8 and the (x, y) factors w / W, h / H."""
         _check_image(image)

@@ -22,7 +22,7 @@ def level_points(
 
 def per_point(values: Sequence[float], points: Sequence[Tensor]) -> Tensor:
     """One value for each level to one for each point of all levels, (L P,) float."""
-    return torch.cat([p.new_full((len(p),), value) for value, p in zip(values, points, strict=True)])
+    return torch.cat([p.new_full((p.shape[0],), value) for value, p in zip(values, points, strict=True)])
 
 
 def centerness_of(distances: Tensor) -> Tensor:

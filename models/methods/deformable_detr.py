@@ -182,7 +182,7 @@ class DeformableDETRHead(SetHead):
             reference = proposed.boxes[0].detach().gather(1, best[..., None].expand(-1, -1, 4))
             query_pos, query = self.transformer.queries_at(reference)
             return self.decode(query, query_pos, memory, reference), proposed
-        position, content = self.query_embedding.weight.expand(len(padding), -1, -1).chunk(2, dim=-1)
+        position, content = self.query_embedding.weight.expand(padding.shape[0], -1, -1).chunk(2, dim=-1)
         reference = self.transformer.reference_points(position).float().sigmoid()
         return (self.decode(content, position, memory, reference),)
 

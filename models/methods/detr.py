@@ -73,7 +73,7 @@ class Transformer(nn.Module):
         memory = self.encoder(
             Memory(features.flatten(2).transpose(1, 2), positions.flatten(2).transpose(1, 2), padding.flatten(1))
         )
-        query_pos = queries.expand(len(features), -1, -1)
+        query_pos = queries.expand(features.shape[0], -1, -1)
         return self.decoder(torch.zeros_like(query_pos), query_pos, memory)
 
 

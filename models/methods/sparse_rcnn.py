@@ -49,7 +49,7 @@ class EmbeddingProposals(nn.Module):
     def forward(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 4) width, height, width, height to (B, Q, 4) xyxy boxes in pixels and (B, Q, C) features."""
         boxes = cxcywh_to_xyxy(self.init_proposal_bboxes.weight) * sizes[:, None]
-        return boxes, self.init_proposal_features.weight.expand(len(sizes), -1, -1)
+        return boxes, self.init_proposal_features.weight.expand(sizes.shape[0], -1, -1)
 
 
 class DynamicConv(nn.Module):
@@ -153,7 +153,7 @@ class SparseRoIHead(nn.Module):
         """(B, Q, 4) boxes in pixels and (B, Q, C) features to (D, B, Q, K) logits and (D, B, Q, 4) boxes."""
         logits, refined = [], []
         for head in self.bbox_head:
-            regions = self.bbox_roi_extractor(features, to_rois(list(boxes)))
+            regions = self.bbox_roi_extractor(features, to_rois([boxes]))
             scores, codes, queries = head(queries, regions)
             logits.append(full_precision(scores))
             refined.append(self.coder.decode(boxes, full_precision(codes)))

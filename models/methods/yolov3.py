@@ -137,7 +137,7 @@ class YOLOV3Head(DenseHead):
             scores = torch.where(
                 (objectness >= test.objectness_threshold)[..., None], preds[..., 5:].sigmoid(), NOT_THERE
             )
-            return open_region_detections(boxes.unflatten(0, (count, -1)), scores, images, test, objectness)
+            return open_region_detections(boxes.reshape(count, -1, 4), scores, images, test, objectness)
         detections = []
         for index, pred in enumerate(preds):
             objectness = pred[:, 4].sigmoid()
@@ -158,7 +158,7 @@ class YOLOV3Head(DenseHead):
 
 def level_strides(levels: Sequence[Tensor], strides: Sequence[float] = STRIDES) -> Tensor:
     """(P,) stride of each anchor of all levels."""
-    return torch.cat([level.new_full((len(level),), stride) for level, stride in zip(levels, strides, strict=True)])
+    return torch.cat([level.new_full((level.shape[0],), stride) for level, stride in zip(levels, strides, strict=True)])
 
 
 def bce_sum(logits: Tensor, wanted: Tensor) -> Tensor:

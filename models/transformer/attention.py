@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...ops.ms_deform_attn import ms_deform_attn
+from ...ops.reference import sampled_levels
 
 
 @dataclass(frozen=True)
@@ -154,5 +155,10 @@ class DeformableAttention(nn.Module):
             locations = own[..., :2] + offsets / self.points * own[..., 2:] * 0.5
         if self.discrete:
             locations = cell_centres(locations, levels.shapes.flip(1)[:, None])
-        out = ms_deform_attn(value, levels.shapes, levels.starts, locations, weights)
+        if torch.compiler.is_exporting():
+            # In a program the levels' sizes are no values of tensors, but symbols.
+            starts = [sum(h * w for h, w in levels.sizes[:level]) for level in range(self.levels)]
+            out = sampled_levels(value, levels.sizes, starts, locations, weights)
+        else:
+            out = ms_deform_attn(value, levels.shapes, levels.starts, locations, weights)
         return self.dropout(self.output_proj(out))

@@ -33,7 +33,7 @@ def lay_out(masks: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> tupl
     Returns the levels and (B, S, 2) x and y of ``dtype``, 0..1 of the image inside the padding.
     """
     device = masks[0].device
-    sizes = tuple((int(mask.shape[1]), int(mask.shape[2])) for mask in masks)
+    sizes = tuple((mask.shape[1], mask.shape[2]) for mask in masks)
     starts = [sum(h * w for h, w in sizes[:level]) for level in range(len(sizes))]
     valid, places = [], []
     for mask, (height, width) in zip(masks, sizes):
@@ -53,7 +53,7 @@ def proposal_boxes(levels: Levels, places: Tensor, padding: Tensor | None = None
     sizes = torch.cat(
         [places.new_full((height * width,), 0.05 * 2**level) for level, (height, width) in enumerate(levels.sizes)]
     )
-    boxes = torch.cat((places, sizes[None, :, None].expand(len(places), -1, 2)), dim=-1)
+    boxes = torch.cat((places, sizes[None, :, None].expand(places.shape[0], -1, 2)), dim=-1)
     usable = ((boxes > 0.01) & (boxes < 0.99)).all(dim=-1, keepdim=True)
     if padding is not None:
         usable = usable & ~padding[..., None]

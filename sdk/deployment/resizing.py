@@ -38,7 +38,11 @@ class ResizeAndNormalize(nn.Module):
         size = self.resized_size(given)
         divisor = self.preprocessing.divisor
         # The number of blocks, not of pixels, is what a graph does not know: multiples of it divide without a rest.
-        rows, columns = [_count(edge) * divisor for edge in ((size + divisor - 1) / divisor).floor()]
+        fixed = self.preprocessing.fixed_size
+        if fixed is not None:
+            rows, columns = self.preprocessing.padded_size(fixed)
+        else:
+            rows, columns = [_count(edge) * divisor for edge in ((size + divisor - 1) / divisor).floor()]
         pixels = resized(images, size, given, (rows, columns))
         if self.preprocessing.channels == "bgr":
             pixels = pixels.flip(1)
@@ -51,8 +55,8 @@ class ResizeAndNormalize(nn.Module):
         size = self.preprocessing.size
         if size is None:
             return given
-        if not self.preprocessing.keep_ratio:
-            return torch.tensor(self.preprocessing.resized_size((1, 1)), dtype=torch.float64)
+        if self.preprocessing.fixed_size is not None:
+            return torch.tensor(self.preprocessing.fixed_size, dtype=torch.float64)
         factor = torch.minimum(max(size) / given.amax(dim=0), min(size) / given.amin(dim=0))
         return (given * factor + 0.5).floor().clamp(min=1)
 

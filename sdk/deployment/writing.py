@@ -61,14 +61,17 @@ def write(trained: Trained, path: Path, preprocess: Where, data: str | None = No
 
     with quiet():
         exported = program(trained, preprocess, suppress_by_onnx)
-        made = torch.onnx.export(
-            exported,
-            dynamo=True,
-            opset_version=DEFORMABLE_OPSET if deformable(exported) else OPSET,
-            output_names=[*OUTPUTS, *FURTHER][: outputs_of(exported)],
-            custom_translation_table={torch.ops.sdk_export.non_max_suppression.default: non_max_suppression},
-            verbose=False,
-        )
+        try:
+            made = torch.onnx.export(
+                exported,
+                dynamo=True,
+                opset_version=DEFORMABLE_OPSET if deformable(exported) else OPSET,
+                output_names=[*OUTPUTS, *FURTHER][: outputs_of(exported)],
+                custom_translation_table={torch.ops.sdk_export.non_max_suppression.default: non_max_suppression},
+                verbose=False,
+            )
+        except Exception as error:
+            raise SdkError(f"{trained.recipe.name}: cannot be written as ONNX: {reason_of(error)}") from error
     if made is None:
         raise SdkError(f"{path}: the exporter gave no program")
     made.model.metadata_props[METADATA] = metadata
@@ -117,16 +120,27 @@ def program(trained: Trained, preprocess: Where, suppress: Any) -> ExportedProgr
         dynamic: Any = ({0: batch, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
     else:
         network = Outside(trained.model, suppress)
-        divisor = trained.recipe.preprocessing.divisor
-        given = (torch.zeros(2, 3, divisor * 5, divisor * 7), torch.ones(2, 2), torch.ones(2, 2))
-        rows, columns = Dim("rows"), Dim("columns")
-        dynamic = ({0: batch, 2: divisor * rows, 3: divisor * columns}, {0: batch}, {0: batch})
+        preparing = trained.recipe.preprocessing
+        divisor, fixed = preparing.divisor, preparing.fixed_size
+        if fixed is not None:
+            (height, width), edges = preparing.padded_size(fixed), {}
+        else:
+            # More than one place even on the coarsest maps: a program treats one as a case of its own.
+            height, width = (divisor * (-(-blocks * 64 // divisor)) for blocks in (5, 7))
+            edges = {2: divisor * Dim("rows"), 3: divisor * Dim("columns")}
+        given = (torch.zeros(2, 3, height, width), torch.ones(2, 2), torch.ones(2, 2))
+        dynamic = ({0: batch, **edges}, {0: batch}, {0: batch})
     try:
         return torch.export.export(network.eval(), given, dynamic_shapes=dynamic, strict=False)
     except Exception as error:
-        # The exporter has an exception of its own for everything that a program cannot hold.
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise SdkError(f"{trained.recipe.name}: cannot be exported: {reason[0]}") from error
+        raise SdkError(f"{trained.recipe.name}: cannot be exported: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """In one line what the exporter, which has an exception of its own for everything, could not do."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def deformable(exported: ExportedProgram) -> bool:

@@ -18,7 +18,8 @@ from sdk.results.exported import load_exported
 from sdk.results.weights import Trained
 
 REPRESENTATIVES = representatives()
-SHARPENED = ("cls.weight", "cls.conv.weight", "conv_cls.weight")
+SHARPENED = {"rpn_cls.weight": 5, "fc_cls.weight": 3, "_cls.weight": 30, "cls.conv.weight": 30}
+"""By how much which weights of classifiers are multiplied: so that candidates differ, and few of them score 1."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ def exported(name: str, folder: Path, suffix: str = ".onnx") -> Outcome:
         model.test.score_threshold = 0.0
     # Fresh classifiers score everything alike, so that rounding would decide which box suppresses which.
     for key, weight in model.named_parameters():
-        if key.endswith(SHARPENED):
-            weight.data *= 30
+        factor = next((factor for ending, factor in SHARPENED.items() if key.endswith(ending)), 1)
+        weight.data *= factor
     path = folder / f"{name}{suffix}"
     try:
         write(Trained(model, recipe, None, None, name), path, "outside")

@@ -90,10 +90,12 @@ def test_other_data_and_broken_certificates_are_named(certified, tmp_path, data)
         sdk.verify(path, data)
 
 
-def test_an_old_certificate_does_not_stay_beside_a_new_file(certified, detector, tmp_path):
-    path = tmp_path / "model.pt2"
+def test_an_old_certificate_does_not_stay_beside_a_new_file(detector, tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
     certificate_file(path).write_text("{}")
+    monkeypatch.setattr("sdk.verbs.export.write", lambda trained, path, *_: path.write_bytes(b"a file"))
     sdk.export(detector, path)
+    assert path.exists()
     assert not certificate_file(path).exists()
 
 
