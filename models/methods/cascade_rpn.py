@@ -149,7 +149,7 @@ class CascadeRPNHead(nn.Module):
     def moved(self, squares: Tensor, codes: Tensor, images: ImageBatch) -> Tensor:
         """(P, 4) squares and the (B, P, 4) codes of each image to (B, P, 4) anchors."""
         if isinstance(images, OpenBatch):
-            every = squares.repeat(codes.shape[0], 1)
+            every = squares.expand(codes.shape[0], -1, -1).flatten(0, 1)
             size: Any = images.each_size(squares.shape[0])
             return self.first_coder.decode(every, codes.flatten(0, 1), size).reshape(codes.shape)
         own = [self.first_coder.decode(squares, row, size) for row, size in zip(codes, images.sizes, strict=True)]

@@ -133,7 +133,8 @@ class YOLOV3Head(DenseHead):
             objectness = preds[..., 4].sigmoid()
             shift = torch.cat((preds[..., :2].sigmoid(), preds[..., 2:4]), dim=2)
             count = preds.shape[0]
-            boxes = decode(anchors.repeat(count, 1), shift.flatten(0, 1), strides.repeat(count))
+            every = anchors.expand(count, -1, -1).flatten(0, 1)
+            boxes = decode(every, shift.flatten(0, 1), strides.expand(count, -1).flatten())
             scores = torch.where(
                 (objectness >= test.objectness_threshold)[..., None], preds[..., 5:].sigmoid(), NOT_THERE
             )
