@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -139,6 +140,63 @@ class Concatenation(Writable):
 def concat(*datasets: DetectionDataset) -> Concatenation:
     """The datasets one after the other. Raises DatasetError where their class lists differ."""
     return Concatenation(datasets)
+
+
+class OnlyClasses(Writable):
+    """A dataset with some of its classes, in the given order; images stay, objects of other classes go."""
+
+    def __init__(self, dataset: DetectionDataset, classes: Sequence[str]) -> None:
+        names, wanted = list(map(str, dataset.classes)), list(classes)
+        unknown = [name for name in wanted if name not in names]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], names, n=3)
+            raise DatasetError(
+                "no such class", field="classes", found=unknown[0], expected=" or ".join(close or names[:10])
+            )
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise DatasetError("classes are not a subset", field="classes", found=wanted, expected=names)
+        self.dataset, self.classes = dataset, tuple(wanted)
+        places = [names.index(name) for name in wanted]
+        self.category_ids = tuple(dataset.category_ids[place] for place in places)
+        self.labels = np.full(len(names), -1, np.int64)
+        self.labels[places] = np.arange(len(wanted))
+        self.protocol = getattr(dataset, "protocol", "coco")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the whole's and of the chosen classes."""
+        return hashlib.sha256(self.dataset.fingerprint.encode() + self.labels.tobytes()).hexdigest()
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """The ground truth as columns."""
+        return columns_of(self.dataset).relabel(self.labels)
+
+    @property
+    def ground_truth(self) -> Path | None:
+        """Folder of the three sets of WIDER FACE."""
+        return getattr(self.dataset, "ground_truth", None)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        labels = self.labels[sample.labels]
+        return replace(sample, labels=labels).keep(labels >= 0)
+
+    def info(self, index: int) -> ImageInfo:
+        info = self.dataset.info(index)
+        labels = self.labels[np.asarray(info.labels, np.int64)]
+        return replace(info, labels=labels[labels >= 0])
+
+    def evaluator(self) -> Any:
+        return own_evaluator(self)
+
+
+def only_classes(dataset: DetectionDataset, classes: Sequence[str]) -> OnlyClasses:
+    """The dataset with these classes alone, in this order. Raises DatasetError where it lacks one."""
+    return OnlyClasses(dataset, classes)
 
 
 def subset(dataset: DetectionDataset, indices: Sequence[int] | np.ndarray) -> Subset:

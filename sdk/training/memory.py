@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..inference.batching import Batch
 from ..models.recipe import Recipe
 from ..reports.progress import say
-from .plan import Plan
 
 MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
 """Tensors of a parameter's size that each optimizer keeps."""
@@ -35,7 +34,7 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.batch + self.activations
 
 
-def estimated_memory(fabric: Fabric, detector: nn.Module, batch: Batch, recipe: Recipe, plan: Plan) -> Memory:
+def estimated_memory(fabric: Fabric, detector: nn.Module, batch: Batch, recipe: Recipe, averaged: bool) -> Memory:
     """The memory of a step on ``batch``, by a forward pass of a copy of the detector on the device.
 
     What a kernel uses only while it runs is not counted.
@@ -47,7 +46,7 @@ def estimated_memory(fabric: Fabric, detector: nn.Module, batch: Batch, recipe: 
         moments = 0
     tensors = [batch.images.pixels, *(t.masks for t in batch.targets), *(t.semantic for t in batch.targets)]
     return Memory(
-        weights=whole * (1 if plan.ema_decay is None else 2),
+        weights=whole * (2 if averaged else 1),
         gradients=trained,
         optimizer=moments * trained,
         batch=sum(_bytes(tensor) for tensor in tensors if tensor is not None),
@@ -76,6 +75,19 @@ def kept_for_backward(fabric: Fabric, model: nn.Module, batch: Batch) -> int:
     torch.set_rng_state(state)
     del losses
     return sum(kept.values())
+
+
+USED_SHARE = 0.7
+"""Of the free memory, what ``largest_batch`` fills by its count; kernels and larger images need the rest."""
+LARGEST_BATCH = 256
+
+
+def largest_batch(memory: Memory, images: int, free: int) -> int:
+    """The largest power of two of images whose step fits into ``free`` bytes, by the memory of a step on some."""
+    fixed = memory.weights + memory.gradients + memory.optimizer
+    each = max(1, (memory.batch + memory.activations) // images)
+    most = max(1, int(USED_SHARE * free - fixed) // each)
+    return min(LARGEST_BATCH, 2 ** (most.bit_length() - 1))
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -38,7 +38,7 @@ def whole(help: str, default: Any = None, least: int = 1) -> Any:
 
 
 def number(help: str, default: Any = None, **bounds: float) -> Any:
-    """An option that measures something; ``above`` or ``least`` bounds it."""
+    """An option that measures something; ``above``, ``least`` and ``most`` bound it."""
     return anything(help, default, parse=float, **bounds)
 
 
@@ -125,6 +125,8 @@ def _check(option: Field, value: Any) -> None:
             raise ValueError(f"{name}: expected a finite number, found {value!r}")
         if "above" in told and value <= told["above"]:
             raise ValueError(f"{name}: expected a number above {told['above']:g}, found {value!r}")
+        if "most" in told and value > told["most"]:
+            raise ValueError(f"{name}: expected a number of at most {told['most']:g}, found {value!r}")
         if "least" in told and value < told["least"]:
             raise ValueError(f"{name}: expected a number of at least {told['least']:g}, found {value!r}")
     elif told["parse"] is bool and not isinstance(value, bool):
@@ -153,9 +155,15 @@ def _check_names(name: str, value: object, among: Sequence[str] | None) -> None:
 class DataOptions(_Checked):
     """What is shown to the detector."""
 
+    classes: Sequence[str] | None = anything(
+        "names of the classes that are learnt and scored, in this order; objects of others are background "
+        "(default: all)",
+        parse=names_from,
+    )
     validation: Any = anything("what to score instead of the dataset's own val")
     on_fault: OnFault = choice("what a broken annotation does", "raise", "skip", "repair", default="raise")
     batch_size: int | None = whole("images per device and pass (default: the recipe's)")
+    find_batch_size: bool = flag("as many of them, a power of two, as the free memory holds; the learning rate follows")
     workers: int | None = whole("processes that load images (default: one a core, eight at most)", least=0)
     image_size: int | Sequence[int] | None = anything(
         "longest edge of the images, or long and short one as 1333x800, in training and in use (default: the recipe's)",
@@ -192,7 +200,15 @@ class ModelOptions(_Checked):
         (),
         parse=names_from,
     )
-    ema_decay: float | None = number("score and keep averaged weights of this decay", least=0)
+    weights: Any = anything(
+        "of a name of the zoo: published, backbone, a file, or none for random ones (default: published where the row "
+        "has some, else backbone)"
+    )
+    ema: float | None = number(
+        "score and keep averaged weights of this decay, such as 0.9998; 0: none (default: the recipe's)",
+        least=0,
+        most=1,
+    )
     recipe: Recipe | None = anything("instead of the model's own", parse=None)
 
 
@@ -206,6 +222,7 @@ class Optimization(_Checked):
         '"Accurate, Large Minibatch SGD", section 2.1)',
         above=0,
     )
+    find_lr: bool = flag("take the rate at which the loss falls fastest in some sixty steps of a copy of the detector")
     optimizer: str | None = choice("needs lr where the recipe has another", "sgd", "adam", "adamw")
     schedule: str | None = choice("how the learning rate falls", "step", "cosine", "one-cycle", "flat")
     warmup: int | None = whole(
@@ -225,7 +242,9 @@ class Optimization(_Checked):
     def applied_to(self, recipe: Recipe) -> Recipe:
         """The recipe with these instead of its own."""
         own = recipe.optimizer
-        if self.optimizer not in (None, own.kind) and self.lr is None:
+        if self.find_lr and self.lr is not None:
+            raise ValueError("find_lr: lr is given too; expected one of them")
+        if self.optimizer not in (None, own.kind) and self.lr is None and not self.find_lr:
             raise ValueError(
                 f"optimizer: {self.optimizer} needs lr= too, for the recipe's {own.lr:g} is that of {own.kind}"
             )

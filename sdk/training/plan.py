@@ -16,7 +16,7 @@ from ..datasets.sampling import Repeated, RepeatFactor, Sampler, sampler_of
 from ..models.recipe import Recipe, Sampling, Schedule
 from ..reports.progress import say
 from .optimization import RISING_SHARE
-from .options import Hardware, Options
+from .options import Hardware, ModelOptions, Options
 from .ranks import count_devices, launched_outside
 from .sharding import sharding_strategy
 
@@ -125,10 +125,15 @@ def make_plan(recipe: Recipe, loader: Loader, fabric: Fabric, options: Options) 
         warmup_steps=warmup if options.warmup is None else options.warmup,
         steps_per_epoch=steps_per_epoch,
         precision=str(fabric.strategy.precision.precision),
-        ema_decay=recipe.ema_decay if options.ema_decay is None else options.ema_decay,
+        ema_decay=averaging(recipe, options),
         seed=options.seed,
         max_steps=options.max_steps,
     )
+
+
+def averaging(recipe: Recipe, options: ModelOptions) -> float | None:
+    """Decay of the averaged weights, or none without any."""
+    return recipe.ema_decay if options.ema is None else options.ema or None
 
 
 def tell(recipe: Recipe, plan: Plan, train: DetectionDataset, scored_on: DetectionDataset | None, folder: Path) -> None:

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
 from torch import nn
 from torch.profiler import record_function
 
+from ..datasets.combining import only_classes
 from ..datasets.loader import Loader
 from ..errors import RunError, require_same_classes
 from ..inference.batching import Collate, require_readable
 from ..inference.running import default_workers, examples
 from ..inference.scoring import require_figure, scorable, score
 from ..models.folding import in_standard_order
+from ..models.recipe import Recipe
 from ..opening import training_splits
 from ..reports.curves import draw_curves
 from ..reports.pictures import draw_batch, draw_examples
@@ -35,9 +40,10 @@ from ..training.determinism import deterministic_algorithms
 from ..training.freezing import Frozen
 from ..training.interruption import Clock, Interruption
 from ..training.loop import Training, grouped
-from ..training.memory import estimated_memory, tell_memory
+from ..training.memory import estimated_memory, free_memory, largest_batch, tell_memory
 from ..training.options import Options, takes
-from ..training.plan import make_fabric, make_plan, samplers, tell, tell_frozen
+from ..training.plan import averaging, make_fabric, make_plan, samplers, tell, tell_frozen
+from ..training.range_test import found_lr
 from ..training.ranks import Watch, ranks_here, share_cores
 from ..training.readout import StepFigures
 from ..training.record import DRAWN, describe, require_same_training, run_folder, tell_differences
@@ -71,6 +77,9 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
     require_transforms(options.transforms)
     loggers = made_loggers(options.loggers)
     train, scored_on = training_splits(dataset, options.validation, options.on_fault)
+    if options.classes is not None:
+        train = only_classes(train, options.classes)
+        scored_on = None if scored_on is None else only_classes(scored_on, options.classes)
     scored_on = scorable(scored_on)
     if options.backbone is not None:
         from ..models.zoo import name_on
@@ -79,12 +88,15 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
     if isinstance(model, str) and not Path(model).exists():
         from .. import models
 
-        start = models.find_recipe(model).starting_weights
+        start = models.find_recipe(model).starting_weights if options.weights is None else options.weights
+        start = None if start == "none" else start
         model = models.create(model, num_classes=train, weights=start, seed=options.seed)
     elif isinstance(model, (str, os.PathLike)) and Path(model).suffix == ".pth":
         from .. import models
 
         model = models.from_mmdetection(model, num_classes=train, seed=options.seed)
+    elif options.weights is not None:
+        raise RunError("weights: is for names of the zoo; this model has weights")
     trained = load(model)
     if options.monitor is not None:
         require_figure(options.monitor, scored_on, trained)
@@ -105,22 +117,26 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
     fabric.launch()
     share_cores(fabric)
     workers = default_workers(ranks_here(fabric)) if options.workers is None else options.workers
-    loader = Loader(
+    loaded = partial(
+        Loader,
         train,
-        batch_size=options.batch_size or recipe.images_per_device,
         collate=Collate.of(recipe),
         transforms=recipe.train_transforms,
         sampler=chosen or None,
         shuffle=True,
         group_by_aspect_ratio=True,
         seed=options.seed,
-        workers=workers,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
-        pin_memory=fabric.device.type == "cuda",
         passes=options.accumulate,
     )
+    batch_size = options.batch_size or recipe.images_per_device
+    if options.find_batch_size:
+        batch_size = fitting_batch_size(fabric, detector, loaded(batch_size=2), recipe, options)
+    loader = loaded(batch_size=batch_size, workers=workers, pin_memory=fabric.device.type == "cuda")
     plan = make_plan(recipe, loader, fabric, options)
+    if options.find_lr:
+        plan = replace(plan, lr=found_lr(fabric, detector, loader, recipe, plan))
     found = run_folder(options.out, recipe.name, options.resume) if fabric.is_global_zero else None
     folder, resumed = fabric.broadcast(found)  # type: ignore[misc]
     manifest = describe(recipe, plan, train, detector, options, given)
@@ -138,7 +154,7 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
                 if line is not None:
                     say(line)
             batch = next(iter(loader))
-            tell_memory(estimated_memory(fabric, detector, batch, recipe, plan), fabric)
+            tell_memory(estimated_memory(fabric, detector, batch, recipe, plan.ema_decay is not None), fabric)
             folder.mkdir(parents=True, exist_ok=True)
             draw_batch(batch.images, batch.targets, recipe.preprocessing, train.classes, folder / DRAWN)
             say(f"a batch as the detector sees it: {folder / DRAWN}; nothing was trained")
@@ -229,6 +245,23 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
         callback.on_fit_end(run)
     fabric.barrier()
     return run
+
+
+def fitting_batch_size(fabric: Fabric, detector: nn.Module, loader: Loader, recipe: Recipe, options: Options) -> int:
+    """Images per device and pass for which the memory is enough, by that of a step on a first batch; said aloud.
+
+    All processes take what fits the first one.
+    """
+    found = 0
+    if fabric.is_global_zero:
+        free = free_memory(fabric.device)
+        if free is None:
+            raise RunError(f"find_batch_size: {fabric.device} does not say how much memory is free; give batch_size")
+        batch = next(iter(loader))
+        memory = estimated_memory(fabric, detector, batch, recipe, averaging(recipe, options) is not None)
+        found = min(largest_batch(memory, len(batch), free), 2 ** (len(loader.dataset).bit_length() - 1))
+        say(f"batch_size: {found} images fit into the memory of {fabric.device}")
+    return fabric.broadcast(found)
 
 
 def agree_on_ending(training: Training, interruption: Interruption) -> None:

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import sdk
 from sdk.errors import RunError
 from sdk.models.recipe import Optimizer
+from sdk.results.manifest import read_metrics
 from sdk.results.state import load_training_state
 from sdk.training.callbacks import Callback
 from sdk.training.options import Options
@@ -167,3 +168,18 @@ def test_tools_that_are_installed_take_the_figures_offline(tmp_path, shapes, tin
         import aim
 
         assert len(aim.Repo(str(tmp_path)).list_all_runs()) == 1
+
+
+def test_optuna_prunes_a_training(tmp_path, shapes, tiny):
+    optuna = pytest.importorskip("optuna")
+
+    class Pruning(Callback):
+        def on_validation(self, training, report):
+            trial.report(report["bbox/AP"], training.epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+    trial = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(lower=1.1)).ask()
+    with pytest.raises(optuna.TrialPruned):
+        sdk.fit(shapes, tiny(), epochs=2, workers=0, callbacks=[Pruning()], out=tmp_path / "run")
+    assert [line["step"] for line in read_metrics(tmp_path / "run/metrics.jsonl")][-1] == 4

@@ -113,7 +113,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(tmp_path):
 
 
 def test_a_run_leaves_everything(tmp_path, shapes, tiny, capsys):
-    run = sdk.fit(shapes, tiny(), out=tmp_path / "run", workers=0, accumulate=2, ema_decay=0.9)
+    run = sdk.fit(shapes, tiny(), out=tmp_path / "run", workers=0, accumulate=2, ema=0.9)
     told = capsys.readouterr().err
     assert "batch 8 (4 images x 2 passes x 1 devices)" in told
     assert "learning rate 0.04 (the recipe's 0.02 is for a batch of 4)" in told
