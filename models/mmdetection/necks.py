@@ -64,7 +64,7 @@ def _fpn(settings: Settings, channels: tuple[int, ...], build: Callable[..., nn.
     settings.only("act_cfg", None)
     norm = norm_of(settings)
     mode = "nearest"
-    if "upsample_cfg" in settings:
+    if settings.get("upsample_cfg") is not None:
         upsample = settings.part("upsample_cfg")
         mode = upsample.only("mode", "nearest", "bilinear")
         upsample.only("scale_factor", None)
@@ -83,10 +83,8 @@ def _fpn(settings: Settings, channels: tuple[int, ...], build: Callable[..., nn.
 
 
 def _pafpn(settings: Settings, channels: tuple[int, ...]) -> nn.Module:
-    for key, value in (("start_level", 0), ("end_level", -1), ("norm_cfg", None), ("conv_cfg", None)):
-        settings.only(key, value)
-    settings.only("add_extra_convs", False)
-    return PAFPN(channels, settings.take("out_channels"), num_outs=settings.take("num_outs"))
+    settings.only("upsample_cfg", None)
+    return _fpn(settings, channels, PAFPN)
 
 
 def _carafe(settings: Settings, channels: tuple[int, ...]) -> nn.Module:

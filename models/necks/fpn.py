@@ -57,20 +57,29 @@ class FPN(nn.Module):
         self.out_channels = (out_channels,) * num_outs
         init_xavier(self)
 
-    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def top_down(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The lateral maps, each with the larger ones above it added."""
         used = inputs[self.start :]
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, used, strict=True)]
         for index in range(len(laterals) - 1, 0, -1):
             size = laterals[index - 1].shape[2:]
             larger = F.interpolate(laterals[index], size=size, mode=self.upsample, align_corners=self.align_corners)
             laterals[index - 1] = laterals[index - 1] + larger
+        return laterals
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        laterals = self.top_down(inputs)
         outs = [conv(x) for conv, x in zip(self.fpn_convs, laterals, strict=False)]
+        return self.with_extra(outs, inputs[-1], laterals[-1])
+
+    def with_extra(self, outs: list[Tensor], last_input: Tensor, last_lateral: Tensor) -> tuple[Tensor, ...]:
+        """The maps of the pyramid and the levels beyond the backbone."""
         if self.extra == "pool":
             while len(outs) < self.num_outs:
                 outs.append(F.max_pool2d(outs[-1], 1, stride=2))
             return tuple(outs)
-        last = {"input": used[-1], "lateral": laterals[-1], "output": outs[-1]}[self.extra]
-        for index, conv in enumerate(list(self.fpn_convs)[len(used) :]):
+        last = {"input": last_input, "lateral": last_lateral, "output": outs[-1]}[self.extra]
+        for index, conv in enumerate(list(self.fpn_convs)[len(outs) :]):
             last = conv(F.relu(last) if index > 0 and self.relu_before_extra else last)
             outs.append(last)
         return tuple(outs)
