@@ -38,8 +38,8 @@ def base_anchors(
 
     ratio_major: the order is ratio by ratio, scale by scale within (else scale by scale).
     """
-    root = torch.tensor(ratios, dtype=torch.float32).sqrt()
-    scale = torch.tensor(scales, dtype=torch.float32)
+    root = torch.tensor(ratios, dtype=torch.float32, device="cpu").sqrt()
+    scale = torch.tensor(scales, dtype=torch.float32, device="cpu")
     if ratio_major:
         widths = (base_size * (1 / root)[:, None] * scale[None]).flatten()
         heights = (base_size * root[:, None] * scale[None]).flatten()

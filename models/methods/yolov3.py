@@ -49,7 +49,7 @@ def yolo_anchors(
     """Anchors of (width, height) centred on the middle of each cell (section 2.3)."""
     bases = []
     for stride, level in zip(strides, sizes, strict=True):
-        half = torch.tensor(level, dtype=torch.float32) / 2
+        half = torch.tensor(level, dtype=torch.float32, device="cpu") / 2
         bases.append(torch.cat((stride / 2 - half, stride / 2 + half), dim=1))
     return AnchorGrid(strides, bases)
 

@@ -35,7 +35,7 @@ def backbone_of(model: Settings) -> nn.Module:
 
 def _resnet(settings: Settings, block: Callable[..., nn.Module] | None = None, **options: Any) -> nn.Module:
     shared = _staged(settings)
-    stages = settings.take("num_stages", 4)
+    stages = settings.only("num_stages", 4, 3, 2, 1)
     base = settings.take("base_channels", 64)
     settings.only("in_channels", 3)
     settings.only("multi_grid", None)

@@ -21,10 +21,12 @@ def extractor_of(settings: Settings) -> nn.Module:
         return _points(settings, layer) if layer.get("type") == "SimpleRoIAlign" else _generic(settings, layer)
     strides = strides_of(settings, "featmap_strides")
     pool = layer.only("type", "RoIAlign", "DeformRoIPoolPack", "ModulatedDeformRoIPoolPack")
-    channels = settings.take("out_channels")
     if pool == "RoIAlign":
+        # Regions have the channels of the pyramid.
+        settings.ignored("out_channels")
         layers: list[nn.Module] = [*_aligned(layer, strides)]
     else:
+        channels = settings.take("out_channels")
         layer.only("output_channels", channels)
         layer.only("deform_fc_channels", HIDDEN)
         layer.only("sampling_ratio", 0)
