@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from .deepfashion import DeepFashion
     from .errors import DatasetError, DatasetWarning
     from .ignore_lists import ignoring
+    from .kitti import Kitti
     from .loader import Loader
     from .lvis import Lvis
     from .mixing import mix
     from .packed import Parquet, Shards
+    from .record_files import CreateMl, Labelbox, LabelStudio, Odgt
     from .sample import Sample
     from .sampling import (
         AttributeShares,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         RepeatFactor,
     )
     from .shapes import Shapes
+    from .supervisely import Supervisely
     from .tables import Csv
     from .transforms import Preprocessing
     from .voc import Voc
@@ -50,6 +53,7 @@ _HOMES = {
     "ClassBalanced": "sampling",
     "ClassShares": "sampling",
     "Coco": "coco",
+    "CreateMl": "record_files",
     "Csv": "tables",
     "Cvat": "annotation_tools",
     "DatasetError": "errors",
@@ -58,9 +62,13 @@ _HOMES = {
     "DetectionDataset": "base",
     "ImageInfo": "base",
     "InstanceRepeatFactor": "sampling",
+    "Kitti": "kitti",
     "LabelMe": "annotation_tools",
+    "LabelStudio": "record_files",
+    "Labelbox": "record_files",
     "Loader": "loader",
     "Lvis": "lvis",
+    "Odgt": "record_files",
     "OnlyWithObjects": "sampling",
     "Parquet": "packed",
     "Preprocessing": "transforms",
@@ -69,6 +77,7 @@ _HOMES = {
     "Sample": "sample",
     "Shapes": "shapes",
     "Shards": "packed",
+    "Supervisely": "supervisely",
     "Via": "annotation_tools",
     "Voc": "voc",
     "WiderFace": "wider_face",
@@ -89,6 +98,7 @@ __all__ = [
     "ClassBalanced",
     "ClassShares",
     "Coco",
+    "CreateMl",
     "Csv",
     "Cvat",
     "DatasetError",
@@ -97,9 +107,13 @@ __all__ = [
     "DetectionDataset",
     "ImageInfo",
     "InstanceRepeatFactor",
+    "Kitti",
     "LabelMe",
+    "LabelStudio",
+    "Labelbox",
     "Loader",
     "Lvis",
+    "Odgt",
     "OnlyWithObjects",
     "Parquet",
     "Preprocessing",
@@ -108,6 +122,7 @@ __all__ = [
     "Sample",
     "Shapes",
     "Shards",
+    "Supervisely",
     "Via",
     "Voc",
     "WiderFace",

@@ -358,6 +358,15 @@ def in_order(parts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: parts[name] for name in [*first, *(name for name in parts if name not in first)]}
 
 
+def is_number(word: str) -> bool:
+    """Whether a word of a text file is a number."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
 def find_image(name: str, folders: Sequence[Path]) -> Path | None:
     """The image of a stated name: as a path below one of the folders, else by its last part, else by its stem."""
     stated = Path(name.replace("\\", "/"))

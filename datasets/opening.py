@@ -121,6 +121,16 @@ LAYOUTS = (
     Layout("voc", ("voc", "Voc"), "XML files in Annotations/ or beside the images", _voc),
     Layout("labelme", ("annotation_tools", "LabelMe"), "JSON files with shapes and imagePath", _lists("labelme")),
     Layout("via", ("annotation_tools", "Via"), "a JSON file with filename and regions", _lists("via")),
+    Layout("createml", ("record_files", "CreateMl"), "a JSON list with image and coordinates", _lists("createml")),
+    Layout(
+        "label_studio", ("record_files", "LabelStudio"), "a JSON list of tasks with results", _lists("label_studio")
+    ),
+    Layout("labelbox", ("record_files", "Labelbox"), "*.ndjson with data_row and projects", _lists("labelbox")),
+    Layout("odgt", ("record_files", "Odgt"), "*.odgt with gtboxes", _lists("odgt")),
+    Layout(
+        "supervisely", ("supervisely", "Supervisely"), "meta.json and folders with ann/ and img/", _lists("supervisely")
+    ),
+    Layout("kitti", ("kitti", "Kitti"), "label_2/ or labels/ of 15 values a line beside images", _lists("kitti")),
     Layout("csv", ("tables", "Csv"), "a CSV file with columns for image, class and four numbers", _lists("csv")),
     Layout("parquet", ("packed", "Parquet"), "*.parquet with image and objects", _lists("parquet")),
     Layout(

@@ -198,7 +198,8 @@ def annotations_of(folder: Path) -> Path | None:
 def is_voc(file: Path) -> bool:
     """Whether the head of an XML file looks like Pascal VOC's."""
     with open(file, "rb") as stream:
-        return b"<annotation>" in stream.read(4096)
+        # labelImg writes an attribute: <annotation verified="yes">.
+        return re.search(rb"<annotation[\s>]", stream.read(4096)) is not None
 
 
 def read_xml(root: Path, files: Sequence[Path], *, repair: bool = False) -> Index:

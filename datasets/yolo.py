@@ -34,6 +34,7 @@ from .listing import (
     folder_state,
     images_in,
     in_order,
+    is_number,
 )
 
 
@@ -381,12 +382,4 @@ def _labelled(folder: Path) -> bool:
     with os.scandir(labels_folder(folder)) as entries:
         labels = (Path(entry) for entry in entries if entry.name.endswith(".txt") and entry.name[:-4] in images)
         first = next((line.split() for file in labels for line in _lines(file) if line.strip()), None)
-    return first is not None and len(first) >= 5 and all(_is_number(word) for word in first)
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+    return first is not None and len(first) >= 5 and all(is_number(word) for word in first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -9,6 +10,7 @@ import os
 import re
 import shutil
 import tarfile
+import zlib
 from pathlib import Path
 
 import cv2
@@ -433,7 +435,153 @@ def write_image_folder_splits(root: Path) -> None:
     (root / "classes.txt").write_text("cat\ndog\n")
 
 
+def write_kitti(root: Path) -> None:
+    write(root / "training" / "image_2")
+    write(root / "testing" / "image_2", "a")
+    (root / "training" / "label_2").mkdir()
+    for name in "abcd":
+        lines = [
+            f"{CLASSES[label]} 0.00 0 -1.57 {x:.2f} {y:.2f} {x + w:.2f} {y + h:.2f} 1.5 1.6 3.9 1.8 1.5 8.4 -1.6\n"
+            for x, y, w, h, label in OBJECTS[name]
+        ]
+        (root / "training" / "label_2" / f"{name}.txt").write_text("".join(lines))
+
+
+def write_createml(root: Path) -> None:
+    write(root)
+    entries = []
+    for name in "abcd":
+        found = [
+            {"label": CLASSES[label], "coordinates": {"x": x + w / 2, "y": y + h / 2, "width": w, "height": h}}
+            for x, y, w, h, label in OBJECTS[name]
+        ]
+        entries.append({"image": f"{name}.png", "annotations": found})
+    (root / "_annotations.createml.json").write_text(json.dumps(entries))
+
+
+def label_studio_regions(name: str) -> list[dict]:
+    h, w = SIZES[name]
+    return [
+        {"x": 100 * x / w, "y": 100 * y / h, "width": 100 * bw / w, "height": 100 * bh / h, "rotation": 0,
+         "rectanglelabels": [CLASSES[label]], "original_width": w, "original_height": h}
+        for x, y, bw, bh, label in OBJECTS[name]
+    ]  # fmt: skip
+
+
+def write_label_studio_tasks(root: Path) -> None:
+    write(root / "images")
+    tasks = []
+    for number, name in enumerate("abcd", 1):
+        results = []
+        for region in label_studio_regions(name):
+            about = {key: region.pop(key) for key in ("original_width", "original_height")}
+            about |= {"image_rotation": 0, "from_name": "label", "to_name": "image", "type": "rectanglelabels"}
+            results.append({**about, "id": "x1", "value": region, "origin": "manual"})
+        remark = {"from_name": "note", "to_name": "image", "type": "choices", "value": {"choices": ["sharp"]}}
+        data = {"image": f"/data/upload/1/{number:08x}-{name}.png", "place": "garden"}
+        done = {"id": number, "was_cancelled": False, "result": [*results, remark]}
+        tasks.append({"id": number, "annotations": [done], "predictions": [], "data": data})
+    (root / "project-1-at-2026-01-01.json").write_text(json.dumps(tasks))
+
+
+def write_label_studio_short(root: Path) -> None:
+    write(root)
+    tasks = [
+        {
+            "image": f"/data/local-files/?d=pets%2F{name}.png",
+            "id": 1,
+            "label": label_studio_regions(name),
+            "annotator": 1,
+        }
+        for name in "abcd"
+    ]
+    (root / "project.json").write_text(json.dumps(tasks))
+
+
+def write_labelbox(root: Path) -> None:
+    write(root / "images")
+    lines = []
+    for name in "abcd":
+        h, w = SIZES[name]
+        objects = [
+            {"name": CLASSES[label], "annotation_kind": "ImageBoundingBox",
+             "bounding_box": {"left": x, "top": y, "width": bw, "height": bh}}
+            for x, y, bw, bh, label in OBJECTS[name]
+        ]  # fmt: skip
+        row = {
+            "id": f"c{name}",
+            "external_id": f"{name}.png",
+            "row_data": f"https://storage.example/x/{name}.png?sign=1",
+        }
+        label = {"label_kind": "Default", "annotations": {"objects": objects, "classifications": []}}
+        about = {"height": h, "width": w, "asset_type": "image"}
+        lines.append(json.dumps({"data_row": row, "media_attributes": about, "projects": {"p": {"labels": [label]}}}))
+    (root / "export.ndjson").write_text("\n".join(lines))
+
+
+def write_odgt(root: Path) -> None:
+    write(root / "Images", suffix=".jpg")
+    lines = []
+    for name in "abcd":
+        boxes = [
+            {
+                "tag": CLASSES[label],
+                "fbox": [x, y, w, h],
+                "vbox": [x, y, w, h],
+                "hbox": [x, y, 1, 1],
+                "extra": {"box_id": 0},
+            }
+            for x, y, w, h, label in OBJECTS[name]
+        ]
+        lines.append(json.dumps({"ID": name, "gtboxes": boxes}))
+    (root / "annotation_train.odgt").write_text("\n".join(lines))
+
+
+def write_supervisely(root: Path) -> None:
+    write(root / "ds0" / "img")
+    (root / "ds0" / "ann").mkdir()
+    classes = [{"title": name, "shape": "rectangle", "color": "#00FF00"} for name in CLASSES]
+    (root / "meta.json").write_text(json.dumps({"classes": classes, "tags": []}))
+    for name in "abcd":
+        h, w = SIZES[name]
+        objects = [
+            {"classTitle": CLASSES[label], "geometryType": "rectangle", "tags": [],
+             "points": {"exterior": [[x, y], [x + bw, y + bh]], "interior": []}}
+            for x, y, bw, bh, label in OBJECTS[name]
+        ]  # fmt: skip
+        content = {"description": "", "tags": [], "size": {"height": h, "width": w}, "objects": objects}
+        (root / "ds0" / "ann" / f"{name}.png.json").write_text(json.dumps(content))
+
+
+def write_voc_verified(root: Path) -> None:
+    write(root / "images")
+    (root / "annotations").mkdir()
+    for name in "abcd":
+        text = voc_xml(name).replace("<annotation>", '<?xml version="1.0"?>\n<annotation verified="yes">', 1)
+        (root / "annotations" / f"{name}.xml").write_text(text)
+
+
+def write_voc_cvat(root: Path) -> None:
+    write(root / "JPEGImages")
+    (root / "Annotations").mkdir()
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    (root / "ImageSets" / "Main" / "default.txt").write_text("a\nb\nc\nd\n")
+    (root / "labelmap.txt").write_text("# label:color_rgb:parts:actions\ncat:1,2,3::\ndog:3,2,1::\n")
+    for name in "abcd":
+        (root / "Annotations" / f"{name}.xml").write_text(voc_xml(name))
+
+
+RECORDS = {
+    "createml": write_createml,
+    "label_studio": write_label_studio_tasks,
+    "label_studio_short": write_label_studio_short,
+    "labelbox": write_labelbox,
+    "odgt": write_odgt,
+}
 WHOLE = {
+    **RECORDS,
+    "kitti": write_kitti,
+    "supervisely": write_supervisely,
     "cvat_coco": write_cvat_coco,
     "label_studio": write_label_studio,
     "label_studio_uploads": write_label_studio_uploads,
@@ -823,6 +971,108 @@ def test_an_image_that_was_missing_is_found_when_it_is_there(tmp_path):
             assert len(sdk.open(tmp_path / folder, on_fault="skip")) == 3
         image.with_suffix(".bmp").write_bytes(encoded("a", ".bmp"))
         assert len(sdk.open(tmp_path / folder, on_fault="skip")) == 4
+
+
+@pytest.mark.parametrize("write_it", [write_voc_verified, write_voc_cvat])
+def test_voc_as_tools_write_it(tmp_path, write_it):
+    write_it(tmp_path / "own")
+    assert_same(sdk.datasets.Voc(tmp_path / "own"), reference(tmp_path))
+    assert type(sdk.open(tmp_path / "own")).__name__ == "Voc"
+
+
+def test_regions_that_kitti_does_not_care_for_are_ignored_in_every_class(tmp_path):
+    write_kitti(tmp_path)
+    file = tmp_path / "training" / "label_2" / "b.txt"
+    with open(file, "a") as stream:
+        stream.write("DontCare -1 -1 -10 1.00 2.00 9.00 12.00 -1 -1 -1 -1000 -1000 -1000 -10\n")
+    dataset = sdk.open(tmp_path)
+    assert dataset.classes == CLASSES
+    columns = columns_of(dataset)
+    assert columns.labels[columns.ignore].tolist() == [0, 1]
+    assert columns.boxes[columns.ignore].tolist() == [[1, 2, 9, 12]] * 2
+    file.write_text("cat 0 0 0 1 2 x 4 1 1 1 1 1 1 1\n")
+    with pytest.raises(DatasetError, match=r"b\.txt, line 1.*not an object"):
+        sdk.open(tmp_path)
+
+
+def test_people_that_crowdhuman_ignores(tmp_path):
+    write(tmp_path / "Images", "a", ".jpg")
+    boxes = [{"tag": "person", "fbox": [-3, 2, 9, 9]}, {"tag": "mask", "fbox": [20, 2, 9, 9]},
+             {"tag": "person", "fbox": [40, 2, 9, 9], "extra": {"ignore": 1}}]  # fmt: skip
+    (tmp_path / "annotation_val.odgt").write_text(json.dumps({"ID": "a", "gtboxes": boxes}))
+    dataset = sdk.open(tmp_path)
+    assert dataset.classes == ("person",)
+    assert columns_of(dataset).ignore.tolist() == [False, True, True]
+    assert dataset[0].boxes[0].tolist() == [0, 2, 6, 11]
+
+
+def test_turned_boxes_polygons_and_ellipses_of_label_studio(tmp_path):
+    write_label_studio_tasks(tmp_path)
+    file = tmp_path / "project-1-at-2026-01-01.json"
+    tasks = json.loads(file.read_text())
+    h, w = SIZES["a"]
+    turned = {
+        "x": 50,
+        "y": 50,
+        "width": 100 * 10 / w,
+        "height": 100 * 20 / h,
+        "rotation": 90,
+        "rectanglelabels": ["cat"],
+    }
+    points = {"points": [[0, 0], [50, 0], [50, 50]], "polygonlabels": ["dog"]}
+    ring = {"x": 50, "y": 50, "radiusX": 10, "radiusY": 20, "ellipselabels": ["dog"]}
+    tasks[0]["annotations"][0]["result"] = [
+        {"type": "x", "value": value, "original_width": w, "original_height": h} for value in (turned, points, ring)
+    ]
+    file.write_text(json.dumps(tasks))
+    # Clockwise by a quarter about the corner: 20 wide to the left of it, 10 high.
+    boxes = columns_of(sdk.open(tmp_path)).boxes[:3]
+    np.testing.assert_allclose(boxes, [[20, 30, 40, 40], [0, 0, 40, 30], [32, 18, 48, 42]], atol=1e-6)
+    tasks[0]["annotations"][0]["result"][0]["value"] = {"brushlabels": ["cat"], "rle": [1, 2]}
+    file.write_text(json.dumps(tasks))
+    with pytest.raises(DatasetError, match=r"task 1 object 1.*brushlabels are not read; rectangles"):
+        sdk.open(tmp_path)
+
+
+def test_polygons_with_holes_and_bitmaps_of_supervisely(tmp_path):
+    write_supervisely(tmp_path)
+    file = tmp_path / "ds0" / "ann" / "d.png.json"
+    content = json.loads(file.read_text())
+    square, hole = [[10, 10], [19, 10], [19, 19], [10, 19]], [[12, 12], [15, 12], [15, 15], [12, 15]]
+    part = np.zeros((3, 4, 4), np.uint8)
+    part[1, 1:3] = 255
+    data = base64.b64encode(zlib.compress(cv2.imencode(".png", part)[1].tobytes())).decode()
+    content["objects"] = [
+        {"classTitle": "cat", "geometryType": "polygon", "points": {"exterior": square, "interior": [hole]}},
+        {"classTitle": "dog", "geometryType": "bitmap", "bitmap": {"data": data, "origin": [40, 20]}},
+    ]
+    file.write_text(json.dumps(content))
+    dataset = sdk.open(tmp_path)
+    sample = dataset[list(columns_of(dataset).image_ids).index("d")]
+    assert sample.masks.decode().sum(axis=(1, 2)).tolist() == [100 - 16, 2]
+    assert sample.boxes.tolist() == [[10, 10, 20, 20], [41, 21, 43, 22]]
+
+
+# What is spoilt in the first object of the first image.
+SPOILT = {
+    "createml": ('"width": 30', '"width": "wide"'),
+    "label_studio": ('"width": 37.5', '"width": "wide"'),
+    "label_studio_short": ('"width": 37.5', '"width": "wide"'),
+    "labelbox": ('"left": 10', '"left": "wide"'),
+    "odgt": ('"fbox": [10, 20, 30, 25]', '"fbox": [10, 20, 30]'),
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_faults_of_records_name_file_and_place(tmp_path, name):
+    RECORDS[name](tmp_path)
+    file = next(file for file in tmp_path.iterdir() if file.is_file() and file.suffix != ".png")
+    whole = file.read_text()
+    assert SPOILT[name][0] in whole
+    file.write_text(whole.replace(*SPOILT[name]))
+    with pytest.raises(DatasetError, match=rf"{re.escape(file.name)}, .*1.*object 1"):
+        sdk.open(tmp_path)
+    assert len(columns_of(sdk.open(tmp_path, on_fault="skip"))) == 3
 
 
 def test_what_is_not_recognized_is_told(tmp_path):

@@ -4,6 +4,7 @@ Every kind of fault is put into a copy of real samples with several seeds; the d
 read to the end, checked, and read again as the check repaired it.
 """
 
+import itertools
 import json
 import re
 import shutil
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_layouts as layouts
 
 from sdk.datasets import Cityscapes, Coco, DatasetError, DeepFashion, Lvis, Voc, WiderFace
 from sdk.datasets.checking import check
+from sdk.datasets.opening import open_layout
 
 SECONDS = 60
 SEEDS = pytest.mark.parametrize(
@@ -308,6 +311,40 @@ def test_bytes_of_annotation_files(small_coco, shared, tmp_path, kind, seeds):
             roots = {"voc": voc, "wider": wider, "city": city}
             place = next((root for root in roots.values() if root in file.parents), file)
             survive_anywhere(opener(file), (place, data))
+
+
+def write_cvat_masks(root: Path) -> None:
+    layouts.write_cvat(root)
+    file = root / "annotations.xml"
+    mask = '<mask label="cat" rle="1, 2, 1, 3, 1" left="20" top="30" width="4" height="2"/></image>'
+    file.write_text(file.read_text().replace("</image>", mask, 1))
+
+
+# What writes a folder, and the file in it that is damaged.
+FOLDERS = {
+    "imagefolder": (layouts.write_image_folder, "metadata.jsonl"),
+    "cvat": (write_cvat_masks, "annotations.xml"),
+    "via": (layouts.write_via_csv, "annotations.csv"),
+    "createml": (layouts.write_createml, "_annotations.createml.json"),
+    "label_studio": (layouts.write_label_studio_tasks, "project-1-at-2026-01-01.json"),
+    "labelbox": (layouts.write_labelbox, "export.ndjson"),
+    "odgt": (layouts.write_odgt, "annotation_train.odgt"),
+    "supervisely": (layouts.write_supervisely, "ds0/ann/a.png.json"),
+    "kitti": (layouts.write_kitti, "training/label_2/a.txt"),
+    "csv": (layouts.write_csv_corners, "annotations.csv"),
+}
+
+
+@SEEDS
+@pytest.mark.parametrize("layout", FOLDERS)
+def test_bytes_of_files_of_annotation_tools(tmp_path, layout, seeds):
+    write_it, name = FOLDERS[layout]
+    write_it(tmp_path)
+    original = (tmp_path / name).read_bytes()
+    for kind, seed in itertools.product(BYTES, seeds):
+        damaged = BYTES[kind](original, np.random.default_rng(seed))
+        (tmp_path / name).write_bytes(damaged)
+        survive_anywhere(lambda **given: open_layout(tmp_path, layout, **given), (tmp_path,))
 
 
 def survive_anywhere(open_dataset: Callable, places: tuple[Path, ...]) -> None:
