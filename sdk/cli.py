@@ -119,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
 
     export = _verb(verbs, "export", _export, "write a detector as a file that runs without this package")
     export.add_argument("model", help=trained)
-    export.add_argument("out", help="the file; its name ends in .onnx or .pt2")
+    export.add_argument("out", help="the file; its name ends in .onnx, .pt2, or .xml (OpenVINO)")
     export.add_argument("--data", dest="dataset", help=f"what the certificate compares on: {dataset}")
     _compared(export)
     export.add_argument(

@@ -30,7 +30,7 @@ from ..results.files import write_json
 from ..results.manifest import hardware, versions
 from ..results.weights import Trained
 
-PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnxscript", "onnxruntime", "opencv-python-headless")
+PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "opencv-python-headless")
 TIMED = 10
 """Images on which the time is taken, after two that are not counted."""
 PAIRED = 8
@@ -201,7 +201,7 @@ def certify(
         file={
             "name": path.name,
             "sha256": file_hash(path),
-            "bytes": path.stat().st_size,
+            "bytes": sum(part.stat().st_size for part in parts_of(path)),
             "precision": precision,
         },
         reference=about,
@@ -368,9 +368,17 @@ def as_plain(image_id: int | str, found: Detections) -> dict[str, Any]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of an exported file, in hexadecimal digits; of OpenVINO's network with its weights."""
+    total = hashlib.sha256()
+    for part in parts_of(path):
+        total.update(part.read_bytes())
+    return total.hexdigest()
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files that an exported file consists of."""
+    weights = path.with_suffix(".bin")
+    return [path, weights] if path.suffix == ".xml" and weights.is_file() else [path]
 
 
 def weights_hash(model: torch.nn.Module) -> str:

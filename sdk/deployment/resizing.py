@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ..datasets.transforms import Preprocessing
 from ..errors import SdkError
 
+SMALLEST = 33
+"""Pixels that a padded image has at least in each direction; an ONNX file takes smaller ones too."""
 UNIT = 2048
 """Weights of pixels are whole multiples of one part in so many, as OpenCV's on uint8."""
 
@@ -42,7 +44,8 @@ class ResizeAndNormalize(nn.Module):
         if fixed is not None:
             rows, columns = self.preprocessing.padded_size(fixed)
         else:
-            rows, columns = [_count(edge) * divisor for edge in ((size + divisor - 1) / divisor).floor()]
+            least = least_blocks(divisor)
+            rows, columns = [_count(edge, least) * divisor for edge in ((size + divisor - 1) / divisor).floor()]
         pixels = resized(images, size, given, (rows, columns))
         if self.preprocessing.channels == "bgr":
             pixels = pixels.flip(1)
@@ -93,8 +96,14 @@ def _divided(values: Tensor, by: int) -> Tensor:
     return torch.div(values, by, rounding_mode="floor")
 
 
-def _count(value: Tensor) -> int:
+def least_blocks(divisor: int) -> int:
+    """How many blocks of padding an image has at least, where an exported program has to know: a coarsest map of one
+    place is a case of its own."""
+    return 1 if divisor >= SMALLEST - 1 else -(-SMALLEST // divisor)
+
+
+def _count(value: Tensor, least: int) -> int:
     count = value.long().item()
-    torch._check(count >= 1)
+    torch._check(count >= least)
     torch._check(count <= 4096)
     return count  # type: ignore[return-value]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +16,13 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from ..errors import SdkError
-from ..results.exported import EXPORTED, FURTHER, OUTPUTS
+from ..results.exported import EXPORTED, FURTHER, OPENVINO_METADATA, OUTPUTS
 from ..results.files import replacing
 from ..results.weights import Trained
 from ..runtime import METADATA
 from ..version import __version__
 from .network import Inside, Outside, suppress_by_onnx, suppress_by_torchvision
+from .resizing import least_blocks
 
 Where = Literal["inside", "outside"]
 OPSET, DEFORMABLE_OPSET = 18, 19
@@ -34,7 +36,7 @@ def write(trained: Trained, path: Path, preprocess: Where, data: str | None = No
         SdkError: when the format is unknown, its packages are missing, or it cannot hold the detector.
     """
     if path.suffix not in EXPORTED:
-        raise SdkError(f"{path}: expected a file that ends in {' or '.join(EXPORTED)}")
+        raise SdkError(f"{path}: expected a file that ends in {', '.join(EXPORTED)}")
     if trained.recipe.needs_proposals:
         raise SdkError(f"{trained.recipe.name}: reads proposals, which an exported file cannot make")
     metadata = json.dumps(about(trained, preprocess, data))
@@ -43,7 +45,17 @@ def write(trained: Trained, path: Path, preprocess: Where, data: str | None = No
             made = program(trained, preprocess, suppress_by_torchvision)
         with replacing(path) as file:
             torch.export.save(made, file, extra_files={METADATA: metadata})
-        return
+    elif path.suffix == ".onnx":
+        write_onnx(trained, path, preprocess, metadata)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / "model.onnx"
+            write_onnx(trained, whole, preprocess, metadata)
+            write_openvino(whole, path, metadata)
+
+
+def write_onnx(trained: Trained, path: Path, preprocess: Where, metadata: str) -> None:
+    """Writes an ONNX file that says of itself what ``metadata`` does, JSON; errors as of ``write``."""
     try:
         from onnxscript.values import Opset
     except ImportError as error:
@@ -77,6 +89,23 @@ def write(trained: Trained, path: Path, preprocess: Where, data: str | None = No
     made.model.metadata_props[METADATA] = metadata
     with replacing(path) as file:
         file.write(made.model_proto.SerializeToString())
+
+
+def write_openvino(whole: Path, path: Path, metadata: str) -> None:
+    """Makes of an ONNX file OpenVINO's two: the network, ``path``, and its weights beside it, which end in ``.bin``."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise SdkError(f"{path}: OpenVINO needs a further package: pip install 'detection-sdk[openvino]'") from error
+    made = openvino.convert_model(whole)
+    made.set_rt_info(metadata, list(OPENVINO_METADATA))
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / "model.xml"
+        openvino.save_model(made, temporary, compress_to_fp16=False)
+        # The weights come first: the network without them would be half a file.
+        for suffix in (".bin", ".xml"):
+            with replacing(path.with_suffix(suffix)) as file:
+                file.write(temporary.with_suffix(suffix).read_bytes())
 
 
 @contextmanager
@@ -127,7 +156,8 @@ def program(trained: Trained, preprocess: Where, suppress: Any) -> ExportedProgr
         else:
             # More than one place even on the coarsest maps: a program treats one as a case of its own.
             height, width = (divisor * (-(-blocks * 64 // divisor)) for blocks in (5, 7))
-            edges = {2: divisor * Dim("rows"), 3: divisor * Dim("columns")}
+            least = least_blocks(divisor)
+            edges = {2: divisor * Dim("rows", min=least), 3: divisor * Dim("columns", min=least)}
         given = (torch.zeros(2, 3, height, width), torch.ones(2, 2), torch.ones(2, 2))
         dynamic = ({0: batch, **edges}, {0: batch}, {0: batch})
     try:

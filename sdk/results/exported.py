@@ -26,9 +26,11 @@ from .weights import Trained
 if TYPE_CHECKING:
     from os import PathLike
 
-EXPORTED = (".pt2", ".onnx")
+EXPORTED = (".onnx", ".pt2", ".xml")
 """How the names of exported files end."""
 OUTPUTS = ("boxes", "scores", "labels", "count")
+OPENVINO_METADATA = ("sdk", "json")
+"""Where OpenVINO's files carry what they say of themselves."""
 FURTHER = ("masks", "mask_scores")
 """What detectors with masks give too."""
 
@@ -91,7 +93,7 @@ def load_exported(path: str | PathLike) -> Trained:
     path = Path(path)
     if not path.is_file():
         raise RunError(f"{path}: no such file")
-    text, call = _onnx(path) if path.suffix == ".onnx" else _program(path)
+    text, call = {".onnx": _onnx, ".pt2": _program, ".xml": _openvino}[path.suffix](path)
     if not text:
         raise RunError(f"{path}: does not say what it is; give a file that sdk.export wrote")
     about = json.loads(text)
@@ -141,6 +143,26 @@ def _onnx(path: Path) -> tuple[str | None, Call]:
         return [torch.from_numpy(np.asarray(one)) for one in found]
 
     return session.get_modelmeta().custom_metadata_map.get(METADATA), call
+
+
+def _openvino(path: Path) -> tuple[str | None, Call]:
+    try:
+        import openvino
+    except ImportError as error:
+        raise RunError(f"{path}: reading it needs a further package: pip install 'detection-sdk[openvino]'") from error
+    core, key = openvino.Core(), list(OPENVINO_METADATA)
+    try:
+        model = core.read_model(path)
+        # Some processors would otherwise compute in bfloat16.
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except Exception as error:
+        raise RunError(f"{path}: not a readable network of OpenVINO: {error}") from error
+
+    def call(*given: Tensor) -> list[Tensor]:
+        found = compiled([one.numpy() for one in given])
+        return [torch.from_numpy(np.array(found[output])) for output in compiled.outputs]
+
+    return model.get_rt_info(key).value if model.has_rt_info(key) else None, call
 
 
 def _program(path: Path) -> tuple[str | None, Call]:

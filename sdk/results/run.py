@@ -146,7 +146,7 @@ def load(what: Any, model: nn.Module | None = None) -> Trained:
             return Run(path, model=model).trained
         if path.suffix == ".safetensors":
             return load_weights(path, model=model)
-        if path.suffix in (".onnx", ".pt2"):
+        if path.suffix in (".onnx", ".pt2", ".xml"):
             from .exported import load_exported
 
             return load_exported(path)

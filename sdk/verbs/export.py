@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..datasets.adapter import OnFault
-from ..deployment.certificate import certificate_file, certify, write_certificate
+from ..deployment.certificate import certificate_file, certify, parts_of, write_certificate
 from ..deployment.precision import PRECISIONS, Precision, to_float16, to_int8
 from ..deployment.writing import Where, write
 from ..errors import SdkError
@@ -33,7 +33,7 @@ def export(
     preprocess: Where = "inside",
     precision: Precision = "float32",
 ) -> Path:
-    """Writes a detector as an ONNX file or a program of ``torch.export``; an existing file is replaced.
+    """Writes a detector for ONNX Runtime, OpenVINO, or as a program of ``torch.export``; existing files are replaced.
 
     The file gives ``boxes`` (B, M, 4) xyxy in each image's own pixels, ``scores`` (B, M), ``labels`` (B, M) and
     ``count`` (B,), best first; behind an image's count boxes and scores are 0 and labels -1. It carries classes, test
@@ -41,7 +41,7 @@ def export(
 
     Args:
         what: a Run or its folder, a detector, a weights file, or a name of the zoo.
-        out: the file; its name ends in ``.onnx`` or ``.pt2``.
+        out: the file; its name ends in ``.onnx``, ``.pt2``, or ``.xml`` for OpenVINO.
         dataset: a path or a dataset, as of ``sdk.open``, on which the file is compared with the detector; where it
             carries splits, ``val`` is taken. The certificate, JSON and a page, lies beside the file, and ``sdk.verify``
             repeats it. Without a dataset there is none.
@@ -72,7 +72,7 @@ def export(
     elif precision == "int8" and scored_on is not None:
         places = np.linspace(0, len(scored_on) - 1, CALIBRATED).round().astype(int)
         to_int8(path, [scored_on[int(place)].image for place in np.unique(places)])
-    say(f"{path}: {trained.recipe.name}, {path.stat().st_size / 1e6:.1f} MB")
+    say(f"{path}: {trained.recipe.name}, {sum(part.stat().st_size for part in parts_of(path)) / 1e6:.1f} MB")
     if scored_on is None:
         # One beside an earlier file of this name would be of that file.
         for old in (certificate_file(path), certificate_file(path).with_suffix(".html")):

@@ -15,8 +15,10 @@ from sdk import cli
 from sdk.datasets import Shapes
 from sdk.deployment.certificate import LIMITS, agreement, certificate_file, file_hash
 from sdk.deployment.precision import to_float16, to_int8
+from sdk.deployment.writing import write_openvino
 from sdk.errors import RunError, SdkError
 from sdk.models.structures import Detections
+from sdk.runtime import METADATA
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -167,3 +169,21 @@ def test_what_has_no_precision_is_refused(detector, tmp_path):
     with pytest.raises(SdkError, match="precision: expected float32, float16, int8"):
         sdk.export(detector, tmp_path / "model.onnx", precision="int4")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_openvino(certified, detector, data, tmp_path):
+    pytest.importorskip("openvino")
+    path = tmp_path / "model.xml"
+    entry = next(one for one in onnx.load(certified).metadata_props if one.key == METADATA)
+    write_openvino(certified, path, entry.value)
+    assert sdk.verify(path, data, model=detector).passed
+    assert sdk.verify(path, data).passed
+    weights = path.with_suffix(".bin")
+    damaged = bytearray(weights.read_bytes())
+    # A change of the weights alone is a change of the file too.
+    damaged[len(damaged) // 2] ^= 1
+    weights.write_bytes(damaged)
+    assert not sdk.verify(path, data).checks[0].passed
+    path.write_text("<net/>")
+    with pytest.raises(RunError, match="not a readable network of OpenVINO"):
+        sdk.predict(data[0].image, path)

@@ -120,7 +120,7 @@ def test_resizing_is_that_of_opencv(preprocessing, size):
 
 def test_what_cannot_be_exported_is_refused(tmp_path):
     model = detector("retinanet_tiny_shapes")
-    with pytest.raises(SdkError, match=r"ends in \.pt2 or \.onnx"):
+    with pytest.raises(SdkError, match=r"ends in \.onnx, \.pt2, \.xml"):
         sdk.export(model, tmp_path / "model.tflite")
     model.test.soft_nms = SoftNMS()
     with pytest.raises(SdkError, match="soft-NMS"):
