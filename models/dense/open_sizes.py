@@ -106,7 +106,8 @@ def open_region_detections(
         groups, each = boxes, counted
     value = unsuppressed(groups, each, images.suppress, test.nms_threshold, test.max_per_image)
     value, index = best(value.reshape(scores.shape[0], -1), test.max_per_image)
-    regions = scores.shape[1]
+    # As a tensor: ONNX divides by none but these where the number of regions is open.
+    regions = torch.full((), scores.shape[1], dtype=torch.int64, device=scores.device)
     label = torch.div(index, regions, rounding_mode="floor")
     if own_boxes:
         found = take(boxes.transpose(1, 2).flatten(1, 2), index)
