@@ -24,17 +24,17 @@ import sdk
 from sdk.datasets import Shapes
 
 FOLDER = Path("examples/browser")
-LEAST = 0.1
+LEAST = 0.05
 
 IN_NODE = """
 import { readFileSync } from "node:fs";
 import * as ort from "./node_modules/onnxruntime-web/dist/ort.node.min.mjs";
 import { detect } from "./detect.mjs";
 ort.env.wasm.numThreads = 1;
-const [model, image, width, height] = process.argv.slice(2);
+const [model, image, width, height, least] = process.argv.slice(2);
 const session = await ort.InferenceSession.create(new Uint8Array(readFileSync(model)));
 const data = new Uint8Array(readFileSync(image));
-console.log(JSON.stringify(await detect(ort, session, { width: +width, height: +height, data }, 0.1)));
+console.log(JSON.stringify(await detect(ort, session, { width: +width, height: +height, data }, +least)));
 """
 
 
@@ -69,7 +69,7 @@ def require_found(told, folder):
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
 def test_in_node(place):
     (place / "run.mjs").write_text(IN_NODE)
-    command = ["node", "run.mjs", "model.onnx", "image.rgba", "128", "96"]
+    command = ["node", "run.mjs", "model.onnx", "image.rgba", "128", "96", str(LEAST)]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
     require_found(json.loads(done.stdout), place)
 
