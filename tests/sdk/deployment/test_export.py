@@ -152,3 +152,21 @@ def test_the_shell(tmp_path, capsys):
     extra = {"sdk.json": ""}
     torch.export.load(path, extra_files=extra)
     assert json.loads(extra["sdk.json"])["classes"] == list(model.classes)
+
+
+@pytest.mark.long
+def test_masks_and_two_stages(tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    model = detector("mask_rcnn_tiny_shapes")
+    model.rpn_head.rpn_cls.weight.data *= 5
+    model.roi_head.bbox_head.fc_cls.weight.data *= 3
+    path = sdk.export(model, tmp_path / "model.onnx")
+    for size in ((96, 128), (150, 90)):
+        image = Shapes(4, size=size)[1].image
+        expected, found = sdk.predict(image, model), sdk.predict(image, path)
+        require_equal(found, expected)
+        assert found.masks.shape == (len(expected), *size)
+        assert (found.masks != expected.masks).float().mean() < 1e-3
+        small = sdk.runtime.load(path)(image)
+        assert (small.masks() != found.masks.numpy()).mean() < 1e-3
