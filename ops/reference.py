@@ -382,7 +382,7 @@ def masked_conv2d(
     if mask.dtype != torch.bool:
         raise ValueError(f"mask: expected bool, found {mask.dtype}")
     output = F.conv2d(x, weight, bias, stride=stride, padding=padding)
-    check_shape("mask", mask, len(x) if len(mask) != 1 else 1, *output.shape[2:])
+    check_shape("mask", mask, x.shape[0] if mask.shape[0] != 1 else 1, *output.shape[2:])
     return output.masked_fill(~mask.unsqueeze(1), 0)
 
 

@@ -76,7 +76,7 @@ class AdaptiveConv(nn.Module):
         taps = kernel_taps(3, x.device)
         # Offsets are given as y and x, tap by tap.
         offsets = shift.flip(-1)[:, :, None] + spread.flip(-1)[:, :, None] * taps
-        return self.conv(x, offsets.flatten(2).transpose(1, 2).reshape(len(x), -1, *size))
+        return self.conv(x, offsets.flatten(2).transpose(1, 2).reshape(x.shape[0], -1, *size))
 
 
 class SecondStage(nn.Module):
