@@ -8,10 +8,11 @@ Every annotation is explained in one of five ways, and each way is given a weigh
   Uncertainty in Dataset Labels", 2021, section 3.1), since a detector that is shy of one class is not thereby in doubt
   of its labels;
 * box: the detection that belongs to it lies further off than detections of that class usually do, edge by edge;
-* spurious: no detection lies on it, though the detector finds most objects of that class and size;
+* spurious: no detection lies on it, though the detector finds most objects of that class and size, or its size is none
+  that the class has;
 * duplicate: another annotation lies on the same place, and the detector sees one object there.
 
-A sure detection that belongs to no annotation is a missing one, as probable as its score is usually right.
+A detection that belongs to no annotation is a missing one, as probable as those like it usually belong to one.
 All of "usually" is measured on the same data, robustly, since few annotations are wrong.
 
 Shape letters: D detections, G annotations, K classes, P pairs of the two within images.
@@ -22,13 +23,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 KINDS = ("class", "box", "spurious", "missing", "duplicate")
 LEAST_OVERLAP = 0.1
 """Detections that meet an annotation less do not speak of it."""
 SAME_PLACE = 0.5
+MET_BESIDE = 0.2
+"""Annotations that a detection meets less are of something else beside it."""
 SAME_OBJECT = 0.6
 """Annotations of one class that meet this much are one object, unless the detector sees two."""
+ALTERNATIVE = 0.2
+"""A way in which an annotation may be wrong is told where it is at least so likely as the likeliest way."""
+MOST_CONFIDENT = 1.2
+"""Scores above the usual one of their class by more than this factor say no more."""
+SUSPICION = 0.3
+"""Odds of an invented object for one that was not seen, where the detector finds none of its like."""
+FAR = 0.3
+"""Boxes that meet this much and less are not of one object."""
 LEAST_ERROR = 0.01
 """Standard deviation of an edge, as a share of the side, that annotators cannot go below."""
 SHRINKAGE = 10
@@ -57,18 +69,23 @@ class Objects:
 class LabelFaults:
     """What is probably wrong, G annotations and D detections.
 
-    kind: (G,) the likeliest of ``KINDS`` for each annotation. probability: (G,) that it is wrong in this way, 0..1.
-    label: (G,) class that the detector sees there. detection: (G,) row of the detection that belongs to it, -1 for
+    probability: (5, G) that each annotation is wrong in each way of ``KINDS``, 0..1; that of ``missing`` is 0.
+    label: (G,) the likeliest other class. detection: (G,) row of the detection that belongs to it, -1 for
     none. duplicate_of: (G,) row of the annotation that it repeats, -1 for none. missing: (D,) probability that the
     detection is an object that nobody annotated, 0 where an annotation explains it.
     """
 
-    kind: np.ndarray
     probability: np.ndarray
     label: np.ndarray
     detection: np.ndarray
     duplicate_of: np.ndarray
     missing: np.ndarray
+
+    def of_kind(self, kind: str, least: float = 0.0) -> np.ndarray:
+        """Rows of the annotations that are wrong in this way with a probability above ``least``, unless another way is
+        far likelier (``ALTERNATIVE``)."""
+        own = self.probability[KINDS.index(kind)]
+        return np.flatnonzero((own > least) & (own >= ALTERNATIVE * self.probability.max(0)))
 
 
 def label_faults(truth: Objects, found: Objects, num_classes: int) -> LabelFaults:
@@ -77,8 +94,8 @@ def label_faults(truth: Objects, found: Objects, num_classes: int) -> LabelFault
     truth: annotations, sorted by image. found: detections, in any order, best without a score threshold.
     """
     if not len(found):  # A detector that finds nothing says nothing of the annotations.
-        nothing, none = np.zeros(len(truth)), np.full(len(truth), -1)
-        return LabelFaults(np.full(len(truth), KINDS[0]), nothing, truth.labels, none, none, np.zeros(0))
+        none = np.full(len(truth), -1)
+        return LabelFaults(np.zeros((len(KINDS), len(truth))), truth.labels, none, none, np.zeros(0))
     pairs = _pairs(truth, found)
     partner, partner_iou = _partners(truth, found, pairs)
     usual = _Usual.of(truth, found, partner, partner_iou, num_classes)
@@ -90,22 +107,23 @@ def label_faults(truth: Objects, found: Objects, num_classes: int) -> LabelFault
     off = np.zeros(len(truth))
     off[belongs] = usual.unusual(truth.boxes[belongs], found.boxes[partner[belongs]], truth.labels[belongs])
 
+    # Only the class is wrong: the box lies on what is detected as exactly as boxes usually do, and as surely.
+    exact = np.clip((partner_iou - FAR) / (usual.overlap[truth.labels] - FAR), 0, 1)
+    seen_class = np.where(belongs, found.labels[partner], 0)
+    confident = np.minimum(sure / usual.confidence[seen_class], MOST_CONFIDENT) / MOST_CONFIDENT
     weights = {
-        "class": other * (1 - own) * sure,
+        "class": other * (1 - own) * confident * exact,
         "box": off * sure * np.maximum(own, 1 - other),
-        "spurious": usual.recall(truth) * (1 - seen) ** 2,
+        "spurious": _unlikely(truth, usual) * (1 - seen) ** 2,
         "duplicate": repeats,
     }
     # A repeated annotation has no detection of its own, and looks like a badly drawn or invented one.
     weights["box"] = weights["box"] * (1 - repeats)
     weights["spurious"] = weights["spurious"] * (1 - repeats)
     table = np.stack([weights.get(kind, np.zeros(len(truth))) for kind in KINDS])
-    best = table.argmax(0)
-    probability = np.where(truth.ignore, 0.0, table.max(0, initial=0.0))
     return LabelFaults(
-        kind=np.array(KINDS)[best],
-        probability=np.clip(probability, 0, 1),
-        label=np.where(other > own, other_label, truth.labels),
+        probability=np.where(truth.ignore, 0.0, np.clip(table, 0, 1)),
+        label=other_label,
         detection=partner,
         duplicate_of=duplicate_of,
         missing=_missing(truth, found, pairs, partner, usual),
@@ -162,17 +180,19 @@ class _Usual:
     """What the detector usually does, by class.
 
     confidence: (K,) score of objects that it finds. center, spread: (K, 4) of edge residuals, as shares of the side.
-    levels, right: scores and how often detections of that score belong to an annotation, by class.
-    found: (2, K) rates at which small and large objects of the class are found; size: (K,) what parts them.
+    overlap: (K,) IoU with them that three quarters reach. recall: (G,) how often objects of the class and size of each
+    annotation are found, whatever they are taken for. size: (K,) median area in pixels; sizes: (K,) its deviation, in
+    logarithms. same: (G,) bool, annotations that a detection of their class lies on.
     """
 
     confidence: np.ndarray
     center: np.ndarray
     spread: np.ndarray
-    levels: list[np.ndarray]
-    right: list[np.ndarray]
-    found: np.ndarray
+    overlap: np.ndarray
+    recall: np.ndarray
     size: np.ndarray
+    sizes: np.ndarray
+    same: np.ndarray
 
     @staticmethod
     def of(truth: Objects, found: Objects, partner: np.ndarray, iou: np.ndarray, num_classes: int) -> _Usual:
@@ -184,12 +204,9 @@ class _Usual:
         residuals = _residuals(truth.boxes, found.boxes[partner]) if len(found) else np.zeros((len(truth), 4))
         all_center, all_spread = _robust(residuals[same])
         confidence, center, spread = np.zeros(num_classes), np.zeros((num_classes, 4)), np.zeros((num_classes, 4))
-        levels, right, rates, size = [], [], np.zeros((2, num_classes)), np.zeros(num_classes)
-        is_right = np.zeros(len(found), bool)
-        is_right[partner[same]] = True
-        all_right = _calibrated(found.scores, is_right)
-        areas = _areas(truth.boxes)
-        all_rate = (same.sum() + 1) / ((~truth.ignore).sum() + 2)
+        size, sizes, overlap = np.ones(num_classes), np.ones(num_classes), np.zeros(num_classes)
+        all_overlap = float(np.quantile(iou[same], 0.25)) if same.any() else 1.0
+        areas = np.log(np.maximum(_areas(truth.boxes), 1))
         for k in range(num_classes):
             mine = same & (truth.labels == k)
             share = mine.sum() / (mine.sum() + SHRINKAGE)
@@ -197,25 +214,17 @@ class _Usual:
             own_center, own_spread = _robust(residuals[mine])
             center[k] = share * own_center + (1 - share) * all_center
             spread[k] = share * own_spread + (1 - share) * all_spread
-            said = found.labels == k
-            order, values = _calibrated(found.scores[said], is_right[said])
-            own = said.sum() / (said.sum() + 10 * SHRINKAGE)
-            levels.append(order)
-            right.append(own * values + (1 - own) * np.interp(order, *all_right))
+            overlap[k] = share * (np.quantile(iou[mine], 0.25) if mine.any() else 0) + (1 - share) * all_overlap
             there = (truth.labels == k) & ~truth.ignore
-            size[k] = np.median(areas[there]) if there.any() else 0
-            for large in (0, 1):
-                part = there & ((areas > size[k]) == bool(large))
-                rates[large, k] = ((part & on).sum() + SHRINKAGE / 2 * all_rate) / (part.sum() + SHRINKAGE / 2)
-        return _Usual(np.maximum(confidence, 1e-3), center, spread, levels, right, np.minimum(rates, 1), size)
-
-    def precision(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """(N,) how often a detection of this score and class belongs to an annotation of its class."""
-        values = np.zeros(len(scores))
-        for k in np.unique(labels):
-            mine = labels == k
-            values[mine] = np.interp(scores[mine], self.levels[k], self.right[k])
-        return values
+            size[k] = np.exp(np.median(areas[there])) if there.any() else 1
+            # A class of few objects says little of how their sizes vary; 0.8 is a factor of about two.
+            some = there.sum() / (there.sum() + SHRINKAGE)
+            deviation = 1.4826 * np.median(np.abs(areas[there] - np.log(size[k]))) if there.any() else 0
+            sizes[k] = max(some * deviation + (1 - some) * 0.8, 0.2)
+        middle = areas.mean() if len(areas) else 0.0
+        columns = [areas - middle, np.ones(len(truth)), *np.eye(num_classes)[truth.labels].T]
+        recall = _logistic(np.column_stack(columns), on.astype(float))
+        return _Usual(np.maximum(confidence, 1e-3), center, spread, overlap, recall, size, sizes, same)
 
     def unusual(self, boxes: np.ndarray, found: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """(N,) 0..1, how far off the boxes lie, 0.5 where edges are 3.5 usual deviations away on average."""
@@ -224,9 +233,13 @@ class _Usual:
         distance = np.sqrt(np.mean(np.minimum(np.abs(z), 12) ** 2, axis=1))
         return 1 / (1 + np.exp(-1.5 * (distance - 3.5)))
 
-    def recall(self, truth: Objects) -> np.ndarray:
-        """(G,) how often objects of this class and size are found."""
-        return self.found[(_areas(truth.boxes) > self.size[truth.labels]).astype(int), truth.labels]
+
+def _unlikely(truth: Objects, usual: _Usual) -> np.ndarray:
+    """(G,) how probably an annotation is invented were it not seen: a real object of its class and size would have
+    been found, or it is of no size that its class has (by a Cauchy distribution of log areas, whose tails are long)."""
+    away = np.log(np.maximum(_areas(truth.boxes), 1) / usual.size[truth.labels]) / usual.sizes[truth.labels]
+    odds = SUSPICION * (1 + away**2 / 3) / (1.02 - usual.recall)
+    return odds / (1 + odds)
 
 
 def _residuals(boxes: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -247,20 +260,17 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
     return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
 
 
-def _calibrated(scores: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rising scores and the probability of being right at each, rising too: isotonic regression (pool adjacent
-    violators), held off 0 and 1 by one imagined detection of either kind at each end."""
-    order = np.argsort(scores, kind="stable")
-    levels = np.concatenate([[0.0], scores[order], [1.0]])
-    means, counts = [], []
-    for value in np.concatenate([[0.0], right[order].astype(float), [1.0]]):
-        means.append(value)
-        counts.append(1)
-        while len(means) > 1 and means[-2] >= means[-1]:
-            total = counts[-2] + counts[-1]
-            means[-2:] = [(means[-2] * counts[-2] + means[-1] * counts[-1]) / total]
-            counts[-2:] = [total]
-    return levels, np.repeat(means, counts)
+def _logistic(columns: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(N,) chance of being right by logistic regression with a weak ridge. columns: (N, C). right: (N,) 0 or 1."""
+    weights = np.zeros(columns.shape[1])
+    for _ in range(30):  # Newton's steps; a few are enough for so few columns.
+        chance = expit(columns @ weights)
+        curvature = (columns * (chance * (1 - chance))[:, None]).T @ columns + np.eye(len(weights))
+        step = np.linalg.solve(curvature, columns.T @ (right - chance) - weights)
+        weights += step
+        if np.abs(step).max() < 1e-6:
+            break
+    return expit(columns @ weights)
 
 
 def _evidence(
@@ -269,7 +279,7 @@ def _evidence(
     """What the detections on each annotation say, (G,) each: share of its own class, share of the best other class,
     that class, and how surely anything is there at all, 0..1."""
     # Weight falls where boxes meet by half: a neighbour in a crowd says nothing of this object.
-    near = np.clip((pairs.iou - 0.3) / 0.4, 0, 1)
+    near = np.clip((pairs.iou - FAR) / 0.4, 0, 1)
     worth = near * np.minimum(found.scores[pairs.found] / usual.confidence[found.labels[pairs.found]], 1.5)
     table = np.zeros((len(truth), num_classes))
     np.maximum.at(table, (pairs.truth, found.labels[pairs.found]), worth)
@@ -311,19 +321,28 @@ def _duplicates(truth: Objects, found: Objects, pairs: _Pairs, partner: np.ndarr
 
 
 def _missing(truth: Objects, found: Objects, pairs: _Pairs, partner: np.ndarray, usual: _Usual) -> np.ndarray:
-    """(D,) how surely a detection is an object without annotation."""
+    """(D,) how surely a detection is an object without annotation: the chance that one like it belongs to an
+    annotation of its class, by its score, its class, its size beside that of the class, and whether a surer one meets
+    it. A score alone says less: parts and groups of objects are detected as surely as objects are."""
     claimed = np.zeros(len(found), bool)
     claimed[partner[partner >= 0]] = True
+    right = np.zeros(len(found))
+    right[partner[usual.same]] = 1
+    scores = np.clip(found.scores, 1e-4, 1 - 1e-4)
+    larger = np.log(np.maximum(_areas(found.boxes), 1) / np.maximum(usual.size[found.labels], 1))
+    among = _pairs(found, found)
+    surer = found.scores[among.found] > found.scores[among.truth]
+    beside = np.zeros(len(found))
+    np.maximum.at(beside, among.truth[surer], among.iou[surer])
+    columns = [np.log(scores / (1 - scores)), np.maximum(larger, 0), np.maximum(-larger, 0), beside]
+    probability = _logistic(np.column_stack([*columns, np.eye(len(usual.size))[found.labels]]), right)
     met = np.zeros(len(found))
     np.maximum.at(met, pairs.found, pairs.iou)
-    # Detections are often repeated: of those that meet each other the best alone is an object.
-    probability = usual.precision(found.scores, found.labels) * np.clip(1 - met / SAME_PLACE, 0, 1)
+    probability *= np.clip((SAME_PLACE - met) / (SAME_PLACE - MET_BESIDE), 0, 1)
     probability[claimed] = 0
-    rest = np.flatnonzero(probability > 0)
-    among = _pairs(found[rest], found[rest], SAME_PLACE)
-    order = found.scores[rest]
-    beaten = among.found[(order[among.truth] > order[among.found])]
-    probability[rest[beaten]] = 0
+    # Detections are often repeated: of those that meet each other the best alone is an object.
+    repeated = surer & (among.iou >= SAME_PLACE) & (probability[among.found] > 0)
+    probability[among.truth[repeated]] = 0
     return probability
 
 

@@ -32,7 +32,7 @@ COLUMNS = (
     "number", "decision", "kind", "probability", "image_id", "annotation_id", "class", "box", "suggestion", "file"
 )  # fmt: skip
 HEAD = "# sdk review 1, fingerprint "
-LEAST_PROBABILITY = 0.05
+LEAST_PROBABILITY = 0.02
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,19 @@ class Review:
         return [suspect for suspect in self.entries if self.decisions.get(suspect.number) == "accept"]
 
     def amendments(self, author: str | None = None) -> Amendments:
-        """The accepted suggestions as changes: single ones first, then those of whole images and classes."""
-        ordered = sorted(self.accepted, key=lambda suspect: suspect.kind in SYSTEMATIC)
-        changes = [replace(change, author=author) for suspect in ordered for change in suspect.changes()]
+        """The accepted suggestions as changes: single ones first, then those of whole images and classes.
+
+        Where both removing and changing an annotation was accepted, the likelier of the two is done.
+        """
+        ordered = sorted(self.accepted, key=lambda suspect: (suspect.kind in SYSTEMATIC, -suspect.probability))
+        kept: list[Suspect] = []
+        removed: dict[Any, bool] = {}
+        for suspect in ordered:
+            place, remove = (suspect.image_id, suspect.annotation_id), suspect.suggestion == "remove"
+            if suspect.annotation_id is None or place not in removed or not (remove or removed[place]):
+                kept.append(suspect)
+            removed.setdefault(place, remove)
+        changes = [replace(change, author=author) for suspect in kept for change in suspect.changes()]
         return Amendments(self.fingerprint, tuple(changes))
 
     def save(self, file: str | os.PathLike) -> Path:
@@ -338,17 +348,18 @@ def review_of(dataset: DetectionDataset, evaluator: Evaluator, notes: Sequence[s
     truth = Objects(truth.images, boxes, labels, truth.scores, truth.ignore | explained)
     faults = label_faults(truth, found, len(classes))
     singles = []
-    for row in np.flatnonzero(faults.probability >= LEAST_PROBABILITY):
-        kind, image = str(faults.kind[row]), int(truth.images[row])
-        suggestion: str | tuple[float, ...] = "remove"
-        if kind == "class":
-            suggestion = classes[faults.label[row]]
-        elif kind == "box":
-            suggestion = _box(found.boxes[faults.detection[row]])
-        singles.append(
-            Suspect(0, kind, float(faults.probability[row]), image_ids[image], annotation_ids[row],
-                    classes[columns.labels[row]], _box(columns.boxes[row]), suggestion, file(image))
-        )  # fmt: skip
+    for kind in KINDS:
+        for row in faults.of_kind(kind, LEAST_PROBABILITY).tolist():
+            image, probability = int(truth.images[row]), float(faults.probability[KINDS.index(kind), row])
+            suggestion: str | tuple[float, ...] = "remove"
+            if kind == "class":
+                suggestion = classes[faults.label[row]]
+            elif kind == "box":
+                suggestion = _box(found.boxes[faults.detection[row]])
+            singles.append(
+                Suspect(0, kind, probability, image_ids[image], annotation_ids[row],
+                        classes[columns.labels[row]], _box(columns.boxes[row]), suggestion, file(image))
+            )  # fmt: skip
     for d in np.flatnonzero(faults.missing >= LEAST_PROBABILITY):
         image = int(found.images[d])
         if image in {m.image for m in moved}:

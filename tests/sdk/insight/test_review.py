@@ -13,6 +13,7 @@ from sdk.datasets import Shapes, amended
 from sdk.datasets.amending import Amendments, Change
 from sdk.errors import SdkError
 from sdk.evaluators.label_faults import Objects, label_faults, moved_images, swapped_classes
+from sdk.insight.review import Review, Suspect
 from sdk.models.structures import Detections
 
 
@@ -155,7 +156,7 @@ def test_nothing_found_and_nothing_annotated(shapes):
     truth, found = objects(shapes, seen(shapes))
     assert label_faults(truth, nothing, 4).probability.max() < 0.5
     assert len(label_faults(nothing, found, 4).missing) == len(found)
-    assert len(label_faults(nothing, nothing, 4).kind) == 0
+    assert label_faults(nothing, nothing, 4).probability.shape == (5, 0)
 
 
 def test_folds_judge_what_they_did_not_see(tiny, shapes, tmp_path):
@@ -191,3 +192,15 @@ def test_differences_lead_from_one_version_to_the_other(shapes):
     assert len(part.only_first) == len(shapes) - 3
     with pytest.raises(SdkError, match="different images"):
         part.amendments()
+
+
+def test_of_two_accepted_ways_the_likelier_is_done():
+    at = {"image_id": 1, "annotation_id": 7, "class_name": "cat", "box": (0.0, 0.0, 5.0, 5.0)}
+    remove = Suspect(1, "spurious", 0.6, suggestion="remove", **at)
+    relabel = Suspect(2, "class", 0.5, suggestion="dog", **at)
+    move = Suspect(3, "box", 0.4, suggestion=(1.0, 1.0, 5.0, 5.0), **at)
+    review = Review("f", [remove, relabel, move])
+    review.accept([1, 2, 3])
+    assert [change.operation for change in review.amendments().changes] == ["remove"]
+    review.reject(1)
+    assert [change.operation for change in review.amendments().changes] == ["relabel", "move"]
