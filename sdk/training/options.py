@@ -487,7 +487,7 @@ def described() -> str:
     """All options with what they mean, by group."""
     lines = []
     for group, options in grouped_options().items():
-        lines.append(f"Options, {group}:")
+        lines.append(f"{group.capitalize()} options:")
         for option in options:
             choices = option.metadata.get("choices")
             told = option.metadata["help"] + (f": {', '.join(choices)}" if choices else "")
