@@ -1,4 +1,4 @@
-"""The small world that the pages' code blocks run in: what they call ``data/mine``, ``runs/a``, ``street.jpg`` and so on."""
+"""The small world that the pages' code blocks run in: what they call ``data/mine``, ``runs/a`` and so on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def make_world(root: Path) -> Path:
     """Fills a folder and returns it.
 
     ``data/coco`` (COCO) and ``data/mine`` (YOLO) hold the same images with ``train`` and ``val``; ``runs/a`` and
-    ``runs/b`` are trainings of other seeds; ``street.jpg`` is an image, ``photos`` and ``million`` are folders of images.
+    ``runs/b`` are trainings of other seeds; ``street.jpg`` is an image, ``photos`` and ``million`` are folders of
+    images.
     """
     coco = root / "data" / "coco"
     sdk.datasets.save(Shapes(24, size=(96, 128), max_objects=3), coco, "coco")
