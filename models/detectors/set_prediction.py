@@ -22,10 +22,22 @@ from .base import Detector, full_precision
 
 
 class SetOutputs(NamedTuple):
-    """Raw outputs: logits (D, B, Q, C) and boxes (D, B, Q, 4) as centre and size, 0..1 of the image."""
+    """Raw outputs: logits (D, B, Q, C) and boxes (D, B, Q, 4) as centre and size, 0..1 of the image.
+
+    A detector that predicts distributions has their logits too, (D, B, Q, 4 N) ``corners`` of N values for each side,
+    and the (1, B, Q, 4) boxes that they ``start`` from.
+    """
 
     logits: Tensor
     boxes: Tensor
+    corners: Tensor | None = None
+    start: Tensor | None = None
+
+    def parted(self, first: int) -> tuple[SetOutputs, SetOutputs]:
+        """The ``first`` queries, and the others."""
+        parts = [None if x is None else (x[:, :, :first], x[:, :, first:]) for x in self]
+        one, other = zip(*((None, None) if part is None else part for part in parts))
+        return SetOutputs(*one), SetOutputs(*other)
 
 
 class SetHead(nn.Module):

@@ -1,12 +1,13 @@
 """The loss of predicting a set: DETR and its descendants.
 
-Shape letters: D predictions made one after another, B images, Q queries, C class logits.
+Shape letters: D predictions made one after another, B images, Q queries, C class logits, P queries with an object.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -61,23 +62,48 @@ class SetLoss:
         self, logits: Tensor, boxes: Tensor, sizes: Tensor, targets: Sequence[Targets], matched: Tensor
     ) -> dict[str, Tensor]:
         """Loss terms of one prediction: (B, Q, C) logits, (B, Q, 4) boxes, (B, Q) index of each query's object."""
-        image, query = (matched != BACKGROUND).nonzero(as_tuple=True)
-        counts = torch.tensor([0] + [len(target) for target in targets], device=matched.device)
-        # Where each object stands among those of all images.
-        objects = matched[image, query] + counts.cumsum(0)[image]
+        return {
+            "loss_cls": self.class_term(logits, boxes, targets, matched),
+            **self.box_terms(boxes, sizes, targets, matched),
+        }
+
+    def class_term(self, logits: Tensor, boxes: Tensor, targets: Sequence[Targets], matched: Tensor) -> Tensor:
+        """The loss of one prediction's classes."""
+        pairs = matched_pairs(matched, targets)
         labels = torch.full_like(matched, self.num_classes)
-        labels[image, query] = torch.cat([target.labels for target in targets])[objects]
-        wanted = torch.cat([target.boxes for target in targets])[objects]
-        pred, size = boxes[image, query], sizes[image]
+        labels[pairs.where] = pairs.labels
         quality = boxes.new_zeros(matched.shape)
-        quality[image, query] = elementwise_iou(pred.detach(), wanted).to(quality.dtype)
+        quality[pairs.where] = elementwise_iou(boxes[pairs.where].detach(), pairs.boxes).to(quality.dtype)
+        return self.class_loss(logits.flatten(0, 1), labels.flatten(), quality.flatten())
+
+    def box_terms(self, boxes: Tensor, sizes: Tensor, targets: Sequence[Targets], matched: Tensor) -> dict[str, Tensor]:
+        """The losses of one prediction's boxes."""
+        pairs = matched_pairs(matched, targets)
+        pred, wanted, size = boxes[pairs.where], pairs.boxes, sizes[pairs.where[0]]
         count = mean_count(len(wanted), boxes.device)
         shape = self.matcher.shape
         return {
-            "loss_cls": self.class_loss(logits.flatten(0, 1), labels.flatten(), quality.flatten()),
             "loss_bbox": self.box_weight * (shape(pred / size) - shape(wanted / size)).abs().sum() / count,
             "loss_iou": self.iou_loss.each(pred, wanted).sum() / count,
         }
+
+
+class Pairs(NamedTuple):
+    """Queries that have an object: ``where`` they are, image and query, and its labels (P,) and boxes (P, 4)."""
+
+    where: tuple[Tensor, Tensor]
+    labels: Tensor
+    boxes: Tensor
+
+
+def matched_pairs(matched: Tensor, targets: Sequence[Targets]) -> Pairs:
+    """The pairs of (B, Q) indices of each query's object in its image."""
+    image, query = (matched != BACKGROUND).nonzero(as_tuple=True)
+    counts = torch.tensor([0] + [len(target) for target in targets], device=matched.device)
+    # Where each object stands among those of all images.
+    objects = matched[image, query] + counts.cumsum(0)[image]
+    labels = torch.cat([target.labels for target in targets])[objects]
+    return Pairs((image, query), labels, torch.cat([target.boxes for target in targets])[objects])
 
 
 def layer_prefixes(depth: int) -> list[str]:

@@ -207,13 +207,13 @@ class DeformableDETRHead(SetHead):
     def loss(
         self, outputs: tuple[SetOutputs, ...], images: ImageBatch, targets: Sequence[Targets]
     ) -> dict[str, Tensor]:
-        logits, boxes = outputs[0]
+        logits, boxes = outputs[0][:2]
         sizes = size_factors(images)
         losses = self.set_loss(logits, boxes_in_pixels(boxes, sizes), sizes, targets, layer_prefixes(len(logits)))
         if self.two_stage:
             # A proposal only says that there is an object: all are of the first class.
             objects = [replace(target, labels=torch.zeros_like(target.labels)) for target in targets]
-            logits, boxes = outputs[1]
+            logits, boxes = outputs[1][:2]
             losses.update(self.set_loss(logits, boxes_in_pixels(boxes, sizes), sizes, objects, ["enc_"]))
         return losses
 
@@ -241,9 +241,12 @@ def class_branch(channels: int, num_classes: int) -> nn.Linear:
     return layer
 
 
-def box_branch(channels: int, from_boxes: bool) -> nn.Sequential:
-    """(..., C) to (..., 4) codes; at first the reference itself, at small size where it has none."""
-    last = nn.Linear(channels, 4)
+def box_branch(channels: int, from_boxes: bool, outputs: int = 4) -> nn.Sequential:
+    """(..., C) to (..., 4) codes, or so many ``outputs``.
+
+    At first the reference itself, at small size where it has none.
+    """
+    last = nn.Linear(channels, outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     if not from_boxes:

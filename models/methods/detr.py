@@ -135,7 +135,7 @@ class DETRHead(SetHead):
     def loss(
         self, outputs: tuple[SetOutputs, ...], images: ImageBatch, targets: Sequence[Targets]
     ) -> dict[str, Tensor]:
-        logits, boxes = outputs[0]
+        logits, boxes = outputs[0][:2]
         sizes = size_factors(images)
         return self.set_loss(logits, boxes_in_pixels(boxes, sizes), sizes, targets, layer_prefixes(len(logits)))
 

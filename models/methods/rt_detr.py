@@ -36,10 +36,10 @@ from ..losses.set_prediction import SetLoss, layer_prefixes, varifocal_set_loss
 from ..necks.hybrid_encoder import HybridEncoder
 from ..settings import SetTest
 from ..structures import Detections, ImageBatch, Targets
-from ..transformer.attention import DeformableAttention, Levels, Memory, single_or_double
-from ..transformer.denoising import Denoising, NoisyObjects
+from ..transformer.attention import DeformableAttention, Memory, single_or_double
+from ..transformer.denoising import Denoising, NoisyObjects, NoisyQueries
 from ..transformer.layers import DecoderLayer
-from ..transformer.references import inverse_sigmoid, lay_out, proposal_boxes, shifted
+from ..transformer.references import lay_out, proposal_boxes, shifted
 from .deformable_detr import box_branch, class_branch
 
 
@@ -48,6 +48,45 @@ def flattened(features: Sequence[Tensor]) -> tuple[Memory, Tensor]:
     masks = [x.new_zeros((len(x), *x.shape[2:]), dtype=torch.bool) for x in features]
     levels, places = lay_out(masks, torch.promote_types(features[0].dtype, torch.float32))
     return Memory(torch.cat([x.flatten(2) for x in features], dim=2).transpose(1, 2), levels=levels), places
+
+
+class QueryProposals(nn.Module):
+    """The encoder's best-scored places as queries: their contents and boxes."""
+
+    def __init__(self, num_classes: int, channels: int, queries: int) -> None:
+        super().__init__()
+        self.queries = queries
+        self.output = nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels))
+        self.cls_branch = class_branch(channels, num_classes)
+        self.reg_branch = box_branch(channels, from_boxes=True)
+        init_linear(self.output)
+
+    def forward(self, memory: Memory, places: Tensor) -> tuple[Tensor, Tensor, SetOutputs]:
+        """(B, Q, C) contents, (B, Q, 4) boxes in 0..1, both without gradient, and the same as a predicted set."""
+        assert memory.levels is not None
+        anchors, usable = proposal_boxes(memory.levels, places)
+        features = self.output(memory.values * usable)
+        logits = self.cls_branch(features)
+        best = logits.amax(dim=2).topk(min(self.queries, logits.shape[1]), dim=1).indices[..., None]
+        features, logits, anchors = (
+            x.expand(len(best), -1, -1).gather(1, best.expand(-1, -1, x.shape[2])) for x in (features, logits, anchors)
+        )
+        boxes = (single_or_double(self.reg_branch(features)) + anchors).sigmoid()
+        return features.detach(), boxes.detach(), SetOutputs(logits[None], boxes[None])
+
+
+def position_branch(channels: int) -> nn.Sequential:
+    """(..., 4) boxes to the (..., C) positions of their queries."""
+    layers = nn.Sequential(nn.Linear(4, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels))
+    init_linear(layers)
+    return layers
+
+
+def init_linear(layers: nn.Sequential) -> None:
+    """Xavier uniform weights in every linear layer."""
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
 
 
 class RTDETRHead(DenoisingHead):
@@ -74,15 +113,13 @@ class RTDETRHead(DenoisingHead):
         denoising: Denoising | None = None,
     ) -> None:
         super().__init__()
-        self.num_classes, self.queries = num_classes, queries
+        self.num_classes = num_classes
         self.answer_layer = layers - 1 if answer_layer is None else answer_layer
         self.denoising = denoising or Denoising()
         self.input_convs = nn.ModuleList(ConvModule(c, channels, 1, norm=BN) for c in in_channels)
-        self.enc_output = nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels))
-        self.enc_cls = class_branch(channels, num_classes)
-        self.enc_reg = box_branch(channels, from_boxes=True)
-        self.denoising_classes = nn.Embedding(num_classes + 1, channels, padding_idx=num_classes)
-        self.query_pos = nn.Sequential(nn.Linear(4, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels))
+        self.proposals = QueryProposals(num_classes, channels, queries)
+        self.noise = NoisyQueries(num_classes, channels)
+        self.query_pos = position_branch(channels)
         attend = partial(DeformableAttention, channels, heads, len(in_channels), points, dropout=0.0, discrete=discrete)
         self.decoder = nn.ModuleList(
             DecoderLayer(attend(), channels=channels, heads=heads, hidden=hidden, dropout=0.0) for _ in range(layers)
@@ -91,9 +128,6 @@ class RTDETRHead(DenoisingHead):
         self.reg_branches = nn.ModuleList(box_branch(channels, from_boxes=True) for _ in range(layers))
         matcher = HungarianMatcher(focal_cost, xyxy_to_cxcywh)
         self.set_loss = SetLoss(matcher, varifocal_set_loss, num_classes)
-        for layer in (*self.enc_output, *self.query_pos):
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
 
     def noisy(self, images: ImageBatch, targets: Sequence[Targets]) -> NoisyObjects | None:
         return self.denoising(targets, frame_factors(images), self.num_classes)
@@ -102,36 +136,13 @@ class RTDETRHead(DenoisingHead):
         self, features: Sequence[Tensor], padding: Tensor, noisy: NoisyObjects | None = None
     ) -> tuple[SetOutputs, ...]:
         memory, places = flattened([conv(x) for conv, x in zip(self.input_convs, features, strict=True)])
-        assert memory.levels is not None
-        query, reference, proposed = self.propose(memory, memory.levels, places)
+        query, reference, proposed = self.proposals(memory, places)
+        query, reference, hidden = self.noise(query, reference, noisy)
+        found = self.decode(query, memory, reference, hidden)
         if noisy is None:
-            if self.training:
-                # Distributed training waits for a gradient of every parameter.
-                query = query + 0 * self.denoising_classes.weight.sum()
-            return self.decode(query, memory, reference), proposed
-        boxes = inverse_sigmoid(noisy.boxes).sigmoid().to(reference.dtype)
-        both = self.decode(
-            torch.cat((self.denoising_classes(noisy.labels), query), dim=1),
-            memory,
-            torch.cat((boxes, reference), dim=1),
-            noisy.hidden(query.shape[1]),
-        )
-        parts = [(noisy.labels.shape[1], query.shape[1])] * 2
-        (denoised, logits), (repaired, found) = (x.split(part, dim=2) for x, part in zip(both, parts))
-        return SetOutputs(logits, found), proposed, SetOutputs(denoised, repaired)
-
-    def propose(self, memory: Memory, levels: Levels, places: Tensor) -> tuple[Tensor, Tensor, SetOutputs]:
-        """The encoder's best-scored places: (B, Q, C) contents, (B, Q, 4) boxes in 0..1, both without gradient, and
-        the same as a predicted set."""
-        anchors, usable = proposal_boxes(levels, places)
-        features = self.enc_output(memory.values * usable)
-        logits = self.enc_cls(features)
-        best = logits.amax(dim=2).topk(min(self.queries, logits.shape[1]), dim=1).indices[..., None]
-        features, logits, anchors = (
-            x.expand(len(best), -1, -1).gather(1, best.expand(-1, -1, x.shape[2])) for x in (features, logits, anchors)
-        )
-        boxes = (single_or_double(self.enc_reg(features)) + anchors).sigmoid()
-        return features.detach(), boxes.detach(), SetOutputs(logits[None], boxes[None])
+            return found, proposed
+        repaired, found = found.parted(noisy.labels.shape[1])
+        return found, proposed, repaired
 
     def decode(self, query: Tensor, memory: Memory, reference: Tensor, hidden: Tensor | None = None) -> SetOutputs:
         """(B, Q, C) queries and their boxes to what every decoder layer predicts; outside training, the last only.

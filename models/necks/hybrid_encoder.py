@@ -6,7 +6,7 @@ Shape letters: B images, C channels, H x W places of a map, L levels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -33,17 +33,17 @@ class RepBlock(nn.Module):
         return F.silu(self.conv1(x) + self.conv2(x))
 
 
-class FusionBlock(nn.Module):
-    """Fuses two concatenated maps of C channels: (B, 2 C, H, W) to (B, C, H, W) (figure 4, "Fusion").
+class CSPBlock(nn.Module):
+    """Blocks on one of two branches that are added: (B, C, H, W) to (B, C', H, W) (figure 4, "Fusion").
 
-    expansion: channels inside, as a share of C.
+    expansion: channels inside, as a share of the output's.
     """
 
-    def __init__(self, channels: int, expansion: float, blocks: int = 3) -> None:
+    def __init__(self, in_channels: int, channels: int, expansion: float = 1.0, blocks: int = 3) -> None:
         super().__init__()
         inner = int(channels * expansion)
-        self.conv1 = normalized_conv(2 * channels, inner, 1, activation=nn.SiLU())
-        self.conv2 = normalized_conv(2 * channels, inner, 1, activation=nn.SiLU())
+        self.conv1 = normalized_conv(in_channels, inner, 1, activation=nn.SiLU())
+        self.conv2 = normalized_conv(in_channels, inner, 1, activation=nn.SiLU())
         self.blocks = nn.Sequential(*(RepBlock(inner) for _ in range(blocks)))
         self.conv3 = nn.Identity() if inner == channels else normalized_conv(inner, channels, 1, activation=nn.SiLU())
 
@@ -51,10 +51,27 @@ class FusionBlock(nn.Module):
         return self.conv3(self.blocks(self.conv1(x)) + self.conv2(x))
 
 
+def csp_fusion(channels: int, expansion: float = 1.0) -> CSPBlock:
+    """Fuses two concatenated maps: (B, 2 C, H, W) to (B, C, H, W)."""
+    return CSPBlock(2 * channels, channels, expansion)
+
+
+def activated_lateral(channels: int) -> ConvModule:
+    """A 1 x 1 convolution of a coarser map before it is enlarged."""
+    return normalized_conv(channels, channels, 1, activation=nn.SiLU())
+
+
+def activated_downsampling(channels: int) -> ConvModule:
+    """Halves a finer map."""
+    return normalized_conv(channels, channels, 3, stride=2, padding=1, activation=nn.SiLU())
+
+
 class HybridEncoder(nn.Module):
     """The last backbone maps, of ``in_channels``, to as many maps of ``channels`` channels at the same resolutions.
 
-    hidden: of the attention's feed-forward network. expansion: of the fusion blocks. layers: of attention.
+    hidden: of the attention's feed-forward network. layers: of attention. fusion, lateral, downsampling: make, from the
+    channels, what fuses two concatenated maps, what a coarser map goes through before it is enlarged, and what halves
+    a finer one.
     """
 
     def __init__(
@@ -65,7 +82,9 @@ class HybridEncoder(nn.Module):
         heads: int = 8,
         hidden: int = 1024,
         layers: int = 1,
-        expansion: float = 1.0,
+        fusion: Callable[[int], nn.Module] = csp_fusion,
+        lateral: Callable[[int], nn.Module] = activated_lateral,
+        downsampling: Callable[[int], nn.Module] = activated_downsampling,
     ) -> None:
         super().__init__()
         self.input_convs = nn.ModuleList(normalized_conv(c, channels, 1) for c in in_channels)
@@ -73,22 +92,18 @@ class HybridEncoder(nn.Module):
         self.encoder = Encoder([encode(Attention(channels, heads)) for _ in range(layers)])
         fusions = range(len(in_channels) - 1)
         # Downwards from the coarsest map, upwards from the finest.
-        self.lateral_convs = nn.ModuleList(
-            normalized_conv(channels, channels, 1, activation=nn.SiLU()) for _ in fusions
-        )
-        self.fpn_blocks = nn.ModuleList(FusionBlock(channels, expansion) for _ in fusions)
-        self.downsample_convs = nn.ModuleList(
-            normalized_conv(channels, channels, 3, stride=2, padding=1, activation=nn.SiLU()) for _ in fusions
-        )
-        self.pan_blocks = nn.ModuleList(FusionBlock(channels, expansion) for _ in fusions)
+        self.lateral_convs = nn.ModuleList(lateral(channels) for _ in fusions)
+        self.fpn_blocks = nn.ModuleList(fusion(channels) for _ in fusions)
+        self.downsample_convs = nn.ModuleList(downsampling(channels) for _ in fusions)
+        self.pan_blocks = nn.ModuleList(fusion(channels) for _ in fusions)
         self.out_channels = (channels,) * len(in_channels)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         maps = [conv(x) for conv, x in zip(self.input_convs, inputs[-len(self.input_convs) :], strict=True)]
         inner = [self.attended(maps.pop())]
-        for lateral, fuse in zip(self.lateral_convs, self.fpn_blocks):
+        for reduce, fuse in zip(self.lateral_convs, self.fpn_blocks):
             finer = maps.pop()
-            inner[-1] = lateral(inner[-1])
+            inner[-1] = reduce(inner[-1])
             inner.append(fuse(torch.cat((F.interpolate(inner[-1], size=finer.shape[2:]), finer), dim=1)))
         outs = [inner.pop()]
         for down, fuse in zip(self.downsample_convs, self.pan_blocks):

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..assigners.base import BACKGROUND
 from ..boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ..structures import Targets
+from .references import inverse_sigmoid
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,22 @@ class Denoising:
         share = (torch.rand(boxes.shape, dtype=boxes.dtype, device=boxes.device) + far) * sign
         half = boxes[..., 2:].repeat(1, 1, 2) * 0.5
         return xyxy_to_cxcywh((cxcywh_to_xyxy(boxes) + share * half * self.box_noise).clamp(0, 1))
+
+
+class NoisyQueries(nn.Module):
+    """Puts noisy objects in front of a decoder's queries; their content is learnt, one for each class."""
+
+    def __init__(self, num_classes: int, channels: int) -> None:
+        super().__init__()
+        self.classes = nn.Embedding(num_classes + 1, channels, padding_idx=num_classes)
+
+    def forward(
+        self, query: Tensor, reference: Tensor, noisy: NoisyObjects | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(B, Q, C) queries and their (B, Q, 4) boxes to the same of (B, T + Q), and what is hidden from whom."""
+        if noisy is None:
+            # Distributed training waits for a gradient of every parameter.
+            return query + 0 * self.classes.weight.sum() if self.training else query, reference, None
+        boxes = inverse_sigmoid(noisy.boxes).sigmoid().to(reference.dtype)
+        hidden = noisy.hidden(query.shape[1])
+        return torch.cat((self.classes(noisy.labels), query), dim=1), torch.cat((boxes, reference), dim=1), hidden

@@ -15,7 +15,8 @@ from .attention import Levels
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """The logit of values in 0..1, which are kept ``eps`` away from both ends."""
+    """The logit of values, which are kept in 0..1, ``eps`` away from both ends."""
+    x = x.clamp(0, 1)
     return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()
 
 

@@ -15,10 +15,12 @@ from torch import Tensor
 
 PARTS = {"q": 0, "k": 1, "v": 2}
 
-RT_DETR: tuple[tuple[str, str], ...] = (
+RULES: tuple[tuple[str, str], ...] = (
     (r"^(class_embed|bbox_embed)\.", r"model.decoder.\1."),
     (r"\.out_proj\.", ".o_proj."),
     (r"\.mlp\.fc(\d)\.", r".fc\1."),
+    (r"\.mlp\.layers\.0\.", ".fc1."),
+    (r"\.mlp\.layers\.1\.", ".fc2."),
     (r"^model\.encoder\.(?:encoder|aifi)\.0\.layers\.(\d+)\.", r"neck.encoder.layers.\1."),
     (r"^model\.decoder\.layers\.(\d+)\.", r"bbox_head.decoder.\1."),
     # Layers of the transformer.
@@ -50,6 +52,16 @@ RT_DETR: tuple[tuple[str, str], ...] = (
     (r"^model\.backbone\.model\.encoder\.stages\.1\.layers\.", "backbone.layer2."),
     (r"^model\.backbone\.model\.encoder\.stages\.2\.layers\.", "backbone.layer3."),
     (r"^model\.backbone\.model\.encoder\.stages\.3\.layers\.", "backbone.layer4."),
+    (r"^model\.backbone\.model\.embedder\.(stem\d[ab]?)\.", r"backbone.stem.\1."),
+    (r"^model\.backbone\.model\.encoder\.stages\.0\.", "backbone.layer1."),
+    (r"^model\.backbone\.model\.encoder\.stages\.1\.", "backbone.layer2."),
+    (r"^model\.backbone\.model\.encoder\.stages\.2\.", "backbone.layer3."),
+    (r"^model\.backbone\.model\.encoder\.stages\.3\.", "backbone.layer4."),
+    (r"(blocks\.\d+\.layers\.\d+)\.conv1\.", r"\1.0."),
+    (r"(blocks\.\d+\.layers\.\d+)\.conv2\.", r"\1.1."),
+    (r"\.convolution\.", ".conv."),
+    (r"\.normalization\.", ".bn."),
+    (r"\.lab\.", ".activation.1."),
     # Encoder and head.
     (r"^model\.encoder_input_proj\.(\d+)\.0\.", r"neck.input_convs.\1.conv."),
     (r"^model\.encoder_input_proj\.(\d+)\.1\.", r"neck.input_convs.\1.bn."),
@@ -57,22 +69,26 @@ RT_DETR: tuple[tuple[str, str], ...] = (
     (r"^model\.decoder_input_proj\.(\d+)\.1\.", r"bbox_head.input_convs.\1.bn."),
     (r"^model\.encoder\.", "neck."),
     (r"\.bottlenecks\.", ".blocks."),
-    (r"\.norm\.(?=weight|bias|running|num_)", ".bn."),
+    (r"\.csp_rep(\d)\.", r".csp\1."),
+    (r"\.gateway\.", ".norms.1."),
+    (r"(?<!norms\.1)\.norm\.(?=weight|bias|running|num_)", ".bn."),
+    (r"^model\.decoder\.pre_bbox_head\.", "bbox_head.first_branch."),
+    (r"^model\.decoder\.lqe_layers\.(\d+)\.reg_conf\.", r"bbox_head.quality_branches.\1."),
     (r"^model\.decoder\.class_embed\.", "bbox_head.cls_branches."),
     (r"^model\.decoder\.bbox_embed\.", "bbox_head.reg_branches."),
     (r"^model\.decoder\.query_pos_head\.", "bbox_head.query_pos."),
-    (r"^model\.enc_score_head\.", "bbox_head.enc_cls."),
-    (r"^model\.enc_bbox_head\.", "bbox_head.enc_reg."),
-    (r"^model\.enc_output\.", "bbox_head.enc_output."),
-    (r"^model\.denoising_class_embed\.", "bbox_head.denoising_classes."),
+    (r"^model\.enc_score_head\.", "bbox_head.proposals.cls_branch."),
+    (r"^model\.enc_bbox_head\.", "bbox_head.proposals.reg_branch."),
+    (r"^model\.enc_output\.", "bbox_head.proposals.output."),
+    (r"^model\.denoising_class_embed\.", "bbox_head.noise.classes."),
     # Activations have places of their own in our sequences of linear layers.
-    (r"(reg_branches\.\d+|enc_reg|query_pos)\.layers\.0\.", r"\1.0."),
-    (r"(reg_branches\.\d+|enc_reg|query_pos)\.layers\.1\.", r"\1.2."),
-    (r"(reg_branches\.\d+|enc_reg|query_pos)\.layers\.2\.", r"\1.4."),
+    (r"(reg_branches\.\d+|reg_branch|query_pos|first_branch|quality_branches\.\d+)\.layers\.0\.", r"\1.0."),
+    (r"(reg_branches\.\d+|reg_branch|query_pos|first_branch|quality_branches\.\d+)\.layers\.1\.", r"\1.2."),
+    (r"(reg_branches\.\d+|reg_branch|query_pos|first_branch|quality_branches\.\d+)\.layers\.2\.", r"\1.4."),
 )
 """Applied one after another, each to what the one before made of the name."""
 
-CONSTANTS = re.compile(r"\.n_points_scale$")
+CONSTANTS = re.compile(r"points_scale$|^model\.decoder\.(?:up|reg_scale)$")
 """What that library keeps in a state although it is no weight."""
 
 
@@ -82,9 +98,10 @@ def from_huggingface(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(state)
     renamed: dict[str, Tensor] = {}
     for key, value in joined_projections(state).items():
-        for pattern, replacement in RT_DETR:
+        constant = CONSTANTS.search(key)
+        for pattern, replacement in RULES:
             key = re.sub(pattern, replacement, key)
-        if not CONSTANTS.search(key):
+        if not constant:
             renamed[key] = value
     return renamed
 

@@ -14,7 +14,7 @@ from ...datasets.transforms import Expand, Flip, MinIoUCrop, PhotometricDistorti
 from ..backbones.resnet import ResNet
 from ..layers import FROZEN_BN
 from ..methods.rt_detr import RTDETRHead, rt_detr
-from ..necks.hybrid_encoder import HybridEncoder
+from ..necks.hybrid_encoder import HybridEncoder, csp_fusion
 from ..recipe import Optimizer, ParameterRule, Recipe, Schedule
 from .common import COCO, Body, row
 
@@ -67,7 +67,7 @@ BASE = replace(
 )
 BASE_V2 = replace(BASE, schedule=replace(BASE.schedule, warmup_steps=2000, warmup_factor=0.0), precision="16")
 
-HALF = partial(HybridEncoder, expansion=0.5)
+HALF = partial(HybridEncoder, fusion=partial(csp_fusion, expansion=0.5))
 SMALL = partial(rt_detr, encoder=HALF, head=partial(RTDETRHead, layers=3))
 MIDDLE = partial(rt_detr, encoder=HALF, head=partial(RTDETRHead, layers=4))
 SCALED = partial(rt_detr, encoder=HALF, head=partial(RTDETRHead, answer_layer=2))

@@ -17,6 +17,7 @@ from ..detectors.set_prediction import DenoisingDetector
 from ..detectors.single_stage import SingleStageDetector
 from ..layers import GN
 from ..losses import GIoULoss
+from ..methods.d_fine import DFINEHead, d_fine, fine_encoder
 from ..methods.faster_rcnn import faster_rcnn
 from ..methods.fcos import FCOSHead
 from ..methods.mask_rcnn import mask_rcnn
@@ -24,7 +25,7 @@ from ..methods.retinanet import RetinaHead, retina_anchors
 from ..methods.rpn import RPNHead
 from ..methods.rt_detr import RTDETRHead, rt_detr
 from ..necks.fpn import FPN
-from ..necks.hybrid_encoder import HybridEncoder
+from ..necks.hybrid_encoder import HybridEncoder, csp_fusion
 from ..recipe import Optimizer, ParameterRule, Recipe, Schedule
 from ..roi.box_head import BoxHead
 from ..roi.mask_head import FCNMaskHead
@@ -83,9 +84,20 @@ def tiny_rt_detr(num_classes: int, *, base_channels: int, channels: int) -> Deno
     """RT-DETR with a narrow backbone, a narrow encoder and three narrow layers of the decoder."""
     narrow = {"channels": channels, "heads": 4, "hidden": 4 * channels}
     body = partial(small_resnet, base_channels)
-    encoder = partial(HybridEncoder, expansion=0.5, **narrow)
+    encoder = partial(HybridEncoder, fusion=partial(csp_fusion, expansion=0.5), **narrow)
     return rt_detr(
         num_classes, backbone=body, encoder=encoder, head=partial(RTDETRHead, queries=100, layers=3, **narrow)
+    )
+
+
+def tiny_d_fine(num_classes: int, *, base_channels: int, channels: int) -> DenoisingDetector:
+    """D-FINE with a narrow backbone, a narrow encoder and three narrow layers of the decoder."""
+    narrow = {"channels": channels, "hidden": 4 * channels}
+    return d_fine(
+        num_classes,
+        backbone=partial(small_resnet, base_channels),
+        encoder=partial(fine_encoder, expansion=0.5, blocks=1, **narrow),
+        head=partial(DFINEHead, queries=100, layers=3, **narrow),
     )
 
 
@@ -142,5 +154,6 @@ RECIPES = [
         optimizer=replace(FCOS.optimizer, rules=(ParameterRule("backbone", lr_factor=0.25),)),
         schedule=replace(FCOS.schedule, epochs=20),
     ),
+    replace(FCOS, name="dfine_tiny", build=partial(tiny_d_fine, base_channels=32, channels=64)),
     replace(FCOS, name="rtdetr_tiny", build=partial(tiny_rt_detr, base_channels=32, channels=64)),
 ]

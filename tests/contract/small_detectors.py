@@ -10,6 +10,7 @@ from torch import nn
 
 from sdk.models.backbones.darknet import Darknet
 from sdk.models.backbones.detectors_resnet import DetectoRSResNet
+from sdk.models.backbones.hgnet import HGNetV2
 from sdk.models.backbones.hourglass import HourglassNet
 from sdk.models.backbones.resnet import ResNet
 from sdk.models.backbones.trident_resnet import TridentResNet
@@ -25,6 +26,7 @@ SMALL_RESNET = partial(ResNet, 18, frozen_stages=-1, norm_eval=False, base_chann
 SMALL = {
     ResNet: SMALL_RESNET,
     Darknet: partial(SMALL_RESNET, out_stages=(1, 2, 3)),
+    HGNetV2: partial(SMALL_RESNET, out_stages=(1, 2, 3)),
     SSDVGG: partial(SMALL_RESNET, out_stages=(1, 2)),
     HourglassNet: partial(HourglassNet, channels=(16, 16, 24, 24, 24, 32), blocks=(1,) * 6, out_channels=64),
 }

@@ -26,9 +26,15 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 @torch.no_grad()
-def scatter(model: nn.Module) -> None:
-    """Random values in all that starts at zero or one, so that no part can be left out unnoticed."""
+def scatter(model: nn.Module, norms: bool = False) -> None:
+    """Random values in all that starts at zero or one, so that no part can be left out unnoticed.
+
+    norms: also in batch normalization, whose scales start near zero.
+    """
     generator = torch.Generator().manual_seed(3)
+    for module in model.modules():
+        if norms and isinstance(module, nn.BatchNorm2d):
+            module.weight.copy_(1 + torch.randn(module.weight.shape, generator=generator) * 0.1)
     for name, value in model.state_dict().items():
         if name.endswith("n_points_scale") or not value.is_floating_point():
             continue
@@ -81,3 +87,11 @@ def same_weights(oracle: nn.Module, model: nn.Module) -> None:
 def gradients(model: nn.Module) -> dict[str, Tensor]:
     """Of every weight that has one."""
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same_queries(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> None:
+    """Logits and boxes, (B, Q, ...), of the same queries in any order: chance sorts proposals of equal scores."""
+    for ours, theirs in zip(torch.cat(list(found), dim=-1), torch.cat(list(expected), dim=-1), strict=True):
+        apart = torch.cdist(ours, theirs, p=torch.inf) / theirs.abs().max().clamp(min=1)
+        assert float(apart.amin(dim=0).max()) < tolerance
+        assert float(apart.amin(dim=1).max()) < tolerance
