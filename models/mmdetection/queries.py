@@ -214,7 +214,7 @@ def _set_loss(
         names = (("class_weight", cost), ("box_weight", distance), ("iou_weight", overlap))
         weights = {name: part.take("weight", 1.0) for name, part in names}
     matcher = HungarianMatcher(class_cost or FocalCost(), shape, **weights)
-    return SetLoss(matcher, class_loss, classes, boxes, overlaps)
+    return SetLoss(matcher, class_loss, classes, boxes.weight, overlaps)
 
 
 def sparse_rcnn(model: Settings, num_classes: int | None) -> SparseRCNN:
