@@ -1,7 +1,8 @@
-"""The package list and the optional C++/CUDA extension; everything else stands in pyproject.toml.
+"""The package list and the optional C++/CUDA extensions; everything else stands in pyproject.toml.
 
-The native ops are built where PyTorch and a compiler are at hand, so install with ``--no-build-isolation`` after
-PyTorch. Without them the install still works, on ``ops/reference.py``. Environment variables:
+The reader of large JSON files (``datasets/csrc``) needs a compiler alone. The native ops are built where PyTorch is at
+hand too, so install with ``--no-build-isolation`` after PyTorch. Without them the install still works, on Python's
+reader and ``ops/reference.py``. Environment variables:
 
 SDK_BUILD_OPS   1: a build that fails or cannot start fails the install. 0: do not build.
 SDK_BUILD_CUDA  1: with the CUDA kernels. 0: without. Default: with them where there is a CUDA device and an nvcc that
@@ -16,7 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 ROOMS = {
@@ -65,8 +67,21 @@ def cuda_fits() -> bool:
     return release is not None and release.group(1) == torch.version.cuda.split(".")[0]
 
 
+def reader() -> Extension:
+    """What reads large JSON files; without PyTorch, which opening a dataset does not import."""
+    return Extension(
+        "sdk.datasets._json_rows",
+        ["datasets/csrc/json_rows.cpp"],
+        extra_compile_args=["-std=c++17", "-O3", "-fvisibility=hidden"],
+        language="c++",
+        py_limited_api=True,
+        # Without a compiler the Python readers do the same, slowly.
+        optional=not REQUIRED,
+    )
+
+
 def extension() -> dict:
-    """The arguments of ``setup`` that build the native ops; none where they are not to be built."""
+    """The arguments of ``setup`` that build the native parts; none where they are not to be built."""
     if os.environ.get("SDK_BUILD_OPS") == "0":
         return {}
     try:
@@ -74,7 +89,7 @@ def extension() -> dict:
         from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
     except ImportError as error:
         give_up(f"PyTorch is not importable during the build ({error}); install it, then use --no-build-isolation")
-        return {}
+        return {"ext_modules": [reader()], "cmdclass": {"build_ext": build_ext}}
 
     class BuildOps(BuildExtension):
         def run(self) -> None:
@@ -108,7 +123,7 @@ def extension() -> dict:
         extra_link_args=link,
         py_limited_api=True,
     )
-    return {"ext_modules": [native], "cmdclass": {"build_ext": BuildOps}}
+    return {"ext_modules": [reader(), native], "cmdclass": {"build_ext": BuildOps}}
 
 
 setup(packages=packages(), **extension())

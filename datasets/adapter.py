@@ -18,13 +18,15 @@ import numpy as np
 from .amending import Amendments, apply_changes, read_amendments
 from .base import ImageInfo, own_evaluator
 from .errors import DatasetError, DatasetWarning
-from .index import RLE, Annotations, Index, Ragged
+from .index import RLE, Annotations, Index, Ragged, Segments
 from .masks import MixedMasks, PolygonMasks, RLEMasks
 from .reading import read_image, read_map
 from .sample import Masks, Sample
 from .writing import Writable
 
 OnFault = Literal["raise", "skip", "repair"]
+# So many are put in order at once, so that memory does not hold all coordinates twice.
+MASKS_AT_A_TIME = 1 << 16
 
 
 class Splits(Mapping):
@@ -351,12 +353,27 @@ def fingerprint_of(annotations: Annotations, classes: Sequence[str]) -> str:
         annotations.areas,
     )
     for values in columns:
-        digest.update(np.ascontiguousarray(values).tobytes())
+        digest.update(np.ascontiguousarray(values).data)
     if annotations.segments is not None:
-        segments = annotations.segments.compact()
-        for values in (segments.kinds, segments.point_offsets, segments.coordinates, segments.rle_bytes):
-            digest.update(values.tobytes())
+        for values in _mask_arrays(annotations.segments):
+            digest.update(values.data)
     return digest.hexdigest()
+
+
+def _mask_arrays(segments: Segments) -> Iterator[np.ndarray]:
+    """What the masks say, in row order and in pieces: kinds, offsets of polygons, coordinates, run lengths."""
+    rows = segments.rows
+    if len(rows) == len(segments.kinds) and np.array_equal(rows, np.arange(len(rows))):
+        yield from (segments.kinds, segments.point_offsets, segments.coordinates, segments.rle_bytes)
+        return
+    polygons = Ragged(np.arange(len(segments.point_offsets) - 1), segments.polygon_offsets)
+    points = Ragged(segments.coordinates, segments.point_offsets)
+    runs = Ragged(segments.rle_bytes, segments.rle_offsets)
+    order = polygons.take(rows).values
+    yield segments.kinds[rows]
+    yield np.concatenate([[0], np.cumsum(np.diff(segments.point_offsets)[order])]).astype(np.int64)
+    yield from (points.take(order[i : i + MASKS_AT_A_TIME]).values for i in range(0, len(order), MASKS_AT_A_TIME))
+    yield from (runs.take(rows[i : i + MASKS_AT_A_TIME]).values for i in range(0, len(rows), MASKS_AT_A_TIME))
 
 
 def _checked(index: int, count: int) -> int:

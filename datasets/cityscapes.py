@@ -28,10 +28,9 @@ from .adapter import (
     with_classes,
     with_present_images,
 )
-from .coco import read_instances
+from .coco import instances_parts, read_instances
 from .errors import DatasetError, Fault
 from .index import Builder, Index, cached
-from .json_arrays import JsonArrays
 from .masks import bounding_box, check_polygons, check_size, encode
 from .reading import image_header, read_bytes, read_map
 
@@ -71,7 +70,9 @@ class Cityscapes(IndexedDataset):
         if annotations is not None:
             source = Path(annotations)
             folder = Path(images) if images is not None else source.parent
-            index = cached([source], ("cityscapes", repair), lambda: read_instances(JsonArrays(source), repair=repair))
+            index = cached(
+                [source], ("cityscapes", repair), lambda: read_instances(instances_parts(source), repair=repair)
+            )
             unknown = sorted(set(index.classes) - set(CLASSES))
             if unknown:
                 raise DatasetError("not a class of Cityscapes", file=source, field="categories", found=unknown)

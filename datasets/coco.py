@@ -19,7 +19,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -27,8 +27,9 @@ import numpy as np
 
 from .adapter import IndexedDataset, OnFault, Splits, fingerprint_of, settle_faults, with_classes, with_present_images
 from .errors import DatasetError, DatasetWarning, Fault
-from .index import Builder, Index, Texts, cached
+from .index import NO_SEGMENT, POLYGONS, RLE, Batch, Builder, Index, Texts, cached
 from .json_arrays import JsonArrays
+from .json_columns import JsonColumns, Kind, Rows, read_object
 from .listing import SPLIT_FOLDERS, of_other_split, split_of_file
 from .masks import area, bounding_box, check_polygons, check_rle, encode_polygons
 from .proposals import read_proposals
@@ -36,6 +37,27 @@ from .proposals import read_proposals
 # A file in which everything is wrong must not fill the memory with its faults.
 MAX_FAULTS = 10_000
 KINDS = ("train", "val", "test")
+# The fields that make columns.
+FIELDS = {
+    "categories": {},
+    "images": {
+        "id": Kind.WHOLE,
+        "height": Kind.WHOLE,
+        "width": Kind.WHOLE,
+        "file_name": Kind.TEXT,
+        "coco_url": Kind.TEXT,
+    },
+    "annotations": {
+        "id": Kind.WHOLE,
+        "image_id": Kind.WHOLE,
+        "category_id": Kind.WHOLE,
+        "bbox": Kind.BOX,
+        "area": Kind.NUMBER,
+        "iscrowd": Kind.FLAG,
+        "ignore": Kind.FLAG,
+        "segmentation": Kind.MASK,
+    },
+}
 MAX_FILES_OF_A_FOLDER = 20
 
 
@@ -90,7 +112,7 @@ class Coco(IndexedDataset):
             name, file = choose_file(files, split, Path(root), images)
         image_root = Path(images) if images is not None else None
         repair = on_fault == "repair"
-        index = cached([file], ("coco", repair), lambda: read_instances(JsonArrays(file), repair=repair))
+        index = cached([file], ("coco", repair), lambda: read_instances(instances_parts(file), repair=repair))
         index = with_classes(settle_faults(index, on_fault, file), classes, file)
         if image_root is None:
             image_root = find_images(index, Path(root) if root is not None else file.parent, file, name)
@@ -114,8 +136,13 @@ class Coco(IndexedDataset):
         )
 
 
+def instances_parts(file: Path) -> JsonArrays | JsonColumns:
+    """The arrays of an instances file, as columns wherever possible. Raises DatasetError where it cannot be read."""
+    return read_object(file, FIELDS) or JsonArrays(file)
+
+
 def read_instances(
-    parts: JsonArrays,
+    parts: JsonArrays | JsonColumns,
     *,
     repair: bool = False,
     image_name: Callable[[dict[str, Any]], str | None] = lambda entry: entry.get("file_name"),
@@ -127,14 +154,23 @@ def read_instances(
     Raises DatasetError where the file as a whole cannot be read.
     """
     reader = _Reader(parts.file, repair)
+    for part in ("categories", "images"):
+        if not parts.has(part):
+            raise DatasetError("a part is missing", file=parts.file, field=part, expected="an array")
     for place, entry in enumerate(parts.elements("categories")):
         reader.category(place, entry)
     reader.settle_categories()
-    for place, entry in enumerate(parts.elements("images")):
-        reader.image(place, entry, image_name)
+    rows = parts.rows("images")
+    if rows is None or not reader.images(rows, image_name):
+        for place, entry in enumerate(parts.elements("images")):
+            reader.image(place, entry, image_name)
     if parts.has("annotations"):
-        for place, entry in enumerate(parts.elements("annotations")):
-            reader.annotation(place, entry)
+        rows = parts.rows("annotations")
+        if rows is None or not reader.annotations(rows):
+            for place, entry in enumerate(parts.elements("annotations")):
+                reader.annotation(place, entry)
+    # What was read has become columns, and makes room.
+    del rows, parts
     annotations = reader.builder.finish(masks=None)
     classes, category_ids = reader.classes, reader.category_ids
     if reader.first_is_group():
@@ -162,10 +198,8 @@ class _Reader:
         self._names: dict[int, str] = {}
         self._parents: dict[int, str] = {}
         self._used: set[int] = set()
-        self._files: dict[str, int] = {}
         self._labels: dict[int, int] = {}
         self._images: dict[Any, int] = {}
-        self._sizes: list[tuple[int, int]] = []
         self._annotation_ids: set[Any] = set()
 
     def category(self, place: int, entry: Any) -> None:
@@ -220,8 +254,84 @@ class _Reader:
         # Tools of Windows write their own separators.
         name = name.replace("\\", "/")
         self._images[image_id] = self.builder.image(image_id, (int(h), int(w)), name)
-        self._files[Path(name).name] = self._files[name] = self._images[image_id]
-        self._sizes.append((int(h), int(w)))
+
+    def images(self, rows: Rows, image_name: Callable[[dict[str, Any]], str | None]) -> bool:
+        """As ``image`` of all rows, where nothing about them is unusual; else false, and nothing is done."""
+        ids, sizes = rows.values["id"], np.stack([rows.values["height"], rows.values["width"]], axis=1)
+        fits = rows.regular & rows.given["id"] & rows.given["height"] & rows.given["width"]
+        if not (fits & (sizes > 0).all(1) & (sizes < 2**31).all(1)).all() or not _alone(ids).all():
+            return False
+        stated = {field: rows.values[field].tolist() for field in ("file_name", "coco_url") if rows.given[field].any()}
+        present = {field: rows.given[field].tolist() for field in stated}
+        names = []
+        for i in range(len(rows)):
+            name = image_name({field: stated[field][i] for field in stated if present[field][i]})
+            if not name:
+                return False
+            names.append(name)
+        self.builder.images(ids.tolist(), list(zip(*sizes.T.tolist())), names)
+        self._images = dict(zip(ids.tolist(), range(len(ids))))
+        return True
+
+    @cached_property
+    def _files(self) -> dict[str, int]:
+        """Images by their file names, with and without folders; of equal names the last."""
+        found: dict[str, int] = {}
+        for image, name in enumerate(self.builder.files):
+            found[Path(name).name] = found[name] = image
+        return found
+
+    def annotations(self, rows: Rows) -> bool:
+        """As ``annotation`` of all rows; those about which anything is unusual are looked at one by one.
+
+        False, and nothing done, where it cannot be told which rows share an id.
+        """
+        if not len(rows):
+            return True
+        given, values = rows.given, rows.values
+        if (~rows.regular & ~given["id"]).any():
+            return False
+        ids = np.where(given["id"], values["id"], np.arange(1, len(rows) + 1))
+        images, labels = _places(self._images, values["image_id"]), _places(self._labels, values["category_id"])
+        crowd = values["iscrowd"]
+        usual = rows.regular & given["image_id"] & given["category_id"] & (images >= 0) & (labels >= 0)
+        usual &= _alone(ids) & ((crowd == 0) | (crowd == 1))
+        sizes = np.array([*self.builder.sizes, (0, 0)])[images]
+        masks = values["segmentation"]
+        kinds, extents = masks.segments.kinds, masks.extents
+        reach = sizes.max(1, keepdims=True)
+        near = (extents >= -reach).all(1) & (extents[:, 2:] <= sizes[:, ::-1] + reach).all(1)
+        usual &= (kinds == NO_SEGMENT) | ((kinds == POLYGONS) & near) | ((kinds == RLE) & (masks.sizes == sizes).all(1))
+        boxes = values["bbox"]
+        around = ~given["bbox"] & (kinds == POLYGONS)
+        if around.any():
+            edges = np.concatenate([extents[:, :2], extents[:, 2:] - extents[:, :2]], axis=1)
+            boxes = np.where(around[:, None], edges, boxes)
+        usual &= around | (given["bbox"] & (np.abs(boxes) <= 1e9).all(1) & (boxes[:, 2:] >= 0).all(1))
+        areas = np.where(given["area"], values["area"], boxes[:, 2] * boxes[:, 3])
+        usual &= (areas >= 0) & (given["area"] | (kinds == NO_SEGMENT))
+        # A slice copies nothing.
+        kept = slice(None) if usual.all() else np.flatnonzero(usual)
+        stated, labels = boxes[kept], labels[kept]
+        self._used.update(np.unique(labels).tolist())
+        self.builder.annotations(
+            Batch(
+                places=np.arange(len(rows))[kept],
+                images=images[kept],
+                annotation_ids=ids[kept],
+                boxes=np.concatenate([stated[:, :2], stated[:, :2] + stated[:, 2:]], axis=1),
+                stated_boxes=stated,
+                labels=labels,
+                ignore=((crowd != 0) | (values["ignore"] != 0))[kept],
+                crowd=(crowd != 0)[kept],
+                areas=areas[kept],
+                segments=replace(masks.segments, rows=np.arange(len(rows))[kept]),
+            )
+        )
+        unusual = np.flatnonzero(~usual).tolist()
+        for place, entry in zip(unusual, rows.entries(unusual)):
+            self.annotation(place, entry)
+        return True
 
     def annotation(self, place: int, entry: Any) -> None:
         if not isinstance(entry, dict):
@@ -252,7 +362,7 @@ class _Reader:
         if crowd not in (0, 1):
             self._fault("crowd flag is neither 0 nor 1", where, "iscrowd", crowd)
             return
-        size = self._sizes[image]
+        size = self.builder.sizes[image]
         polygons, counts = self._segmentation(entry.get("segmentation"), size, where)
         if polygons is None and counts is None and not self.repair and entry.get("segmentation"):
             return
@@ -273,6 +383,7 @@ class _Reader:
             crowd=bool(crowd),
             polygons=polygons,
             counts=counts,
+            place=place,
         )
 
     def _segmentation(
@@ -363,6 +474,25 @@ class _Reader:
             shown = None if found is None else f"{found!r:.200}"
             limits = None if expected is None else str(expected)
             self.faults.append(Fault(kind, str(self.file), where, field, shown, limits))
+
+
+def _places(known: dict[Any, int], values: np.ndarray) -> np.ndarray:
+    """(n,) what each of (n,) whole numbers stands for, -1 for those that are not known."""
+    keys = np.array([key for key in known if isinstance(key, int)], np.int64)
+    if not len(keys):
+        return np.full(len(values), -1)
+    order = np.argsort(keys)
+    found = order[np.searchsorted(keys, values, sorter=order).clip(max=len(keys) - 1)]
+    places = np.array([known[key] for key in keys.tolist()])
+    return np.where(keys[found] == values, places[found], -1)
+
+
+def _alone(ids: np.ndarray) -> np.ndarray:
+    """(n,) bool: the ids that occur once."""
+    if (np.diff(ids) > 0).all():
+        return np.ones(len(ids), bool)
+    _, place, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    return counts[place] == 1
 
 
 def _is_whole(value: Any) -> TypeGuard[int]:
@@ -486,7 +616,7 @@ def choose_file(files: dict[str, Path], split: str | None, root: Path, images: s
 
 
 def _images_complete(root: Path, name: str, file: Path, images: str | Path | None) -> bool:
-    index = cached([file], ("coco", False), lambda: read_instances(JsonArrays(file)))
+    index = cached([file], ("coco", False), lambda: read_instances(instances_parts(file)))
     folder = Path(images) if images is not None else find_images(index, root, file, name)
     files = index.annotations.image_files
     return all((folder / files[i]).is_file() for i in range(len(files)))

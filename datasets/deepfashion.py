@@ -16,10 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from .adapter import IndexedDataset, OnFault, Splits, settle_faults, with_classes, with_present_images
-from .coco import annotation_files, has_images, read_instances
+from .coco import annotation_files, has_images, instances_parts, read_instances
 from .errors import DatasetError
 from .index import cached
-from .json_arrays import JsonArrays
 
 CLASSES = (
     "top", "skirt", "leggings", "dress", "outer", "pants", "bag", "neckwear", "headwear", "eyeglass", "belt",
@@ -80,7 +79,7 @@ class DeepFashion(IndexedDataset):
                 raise DatasetError("no such split", file=root, field="split", found=split, expected=" or ".join(files))
             file = files[split]
         repair = on_fault == "repair"
-        index = cached([file], ("deepfashion", repair), lambda: read_instances(JsonArrays(file), repair=repair))
+        index = cached([file], ("deepfashion", repair), lambda: read_instances(instances_parts(file), repair=repair))
         index = with_classes(settle_faults(index, on_fault, file), classes, file)
         if images is not None:
             folder = Path(images)

@@ -77,15 +77,17 @@ class Texts:
     def __getitem__(self, row: int) -> str:
         return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
 
-    def tolist(self) -> list[str]:
-        """All of them."""
-        data = self.data.tobytes()
-        return [data[start:end].decode() for start, end in pairwise(self.offsets.tolist())]
-
     def take(self, rows: np.ndarray) -> Texts:
         """The given rows, in that order."""
         taken = Ragged(self.data, self.offsets).take(rows)
         return Texts(taken.values, taken.offsets)
+
+    def tolist(self) -> list[str]:
+        """All of them; quicker than one by one."""
+        data = self.data.tobytes()
+        text = data.decode() if data.isascii() else None
+        ends = pairwise(self.offsets.tolist())
+        return [data[a:b].decode() for a, b in ends] if text is None else [text[a:b] for a, b in ends]
 
     @staticmethod
     def of(texts: Iterable[str]) -> Texts:
@@ -362,18 +364,40 @@ def read_columns(dataset: DetectionDataset) -> Annotations:
     return builder.finish()
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Annotations in the order in which a file has them, before they are sorted by image; M of them.
+
+    places: (M,) numbers that the order follows. images: (M,) index of the image of each. The others as in
+    ``Annotations``.
+    """
+
+    places: np.ndarray
+    images: np.ndarray
+    annotation_ids: np.ndarray
+    boxes: np.ndarray
+    stated_boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+    segments: Segments
+
+
 class Builder:
     """Collects images and annotations in any order and makes the columns."""
 
     def __init__(self) -> None:
         self._image_ids: list[Any] = []
-        self._sizes = array("q")
+        self._sizes: list[tuple[int, int]] = []
         self._files: list[str] = []
+        self._batches: list[Batch] = []
+        self._places = array("q")
         self._images = array("q")
         self._ids: list[Any] = []
         self._boxes, self._stated, self._areas = array("d"), array("d"), array("d")
         self._labels = array("q")
-        self._flags = array("b")
+        self._ignore, self._crowd = array("b"), array("b")
         self._kinds = array("b")
         self._polygons = array("q", [0])
         self._points = array("q", [0])
@@ -383,14 +407,30 @@ class Builder:
 
     def __len__(self) -> int:
         """Number of annotations so far."""
-        return len(self._labels)
+        return len(self._labels) + sum(len(batch.labels) for batch in self._batches)
+
+    @property
+    def files(self) -> Sequence[str]:
+        """The names of the images so far."""
+        return self._files
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """The (H, W) of the images so far."""
+        return self._sizes
 
     def image(self, image_id: Any, size: tuple[int, int], file: str) -> int:
         """Add an image of (H, W); gives its index."""
         self._image_ids.append(image_id)
-        self._sizes.extend(size)
+        self._sizes.append(size)
         self._files.append(file)
         return len(self._files) - 1
+
+    def images(self, image_ids: Sequence[Any], sizes: Sequence[tuple[int, int]], files: Sequence[str]) -> None:
+        """Add many."""
+        self._image_ids.extend(image_ids)
+        self._sizes.extend(sizes)
+        self._files.extend(files)
 
     def annotation(
         self,
@@ -405,15 +445,21 @@ class Builder:
         crowd: bool = False,
         polygons: Sequence[Sequence[float]] | None = None,
         counts: bytes | None = None,
+        place: int | None = None,
     ) -> None:
-        """Add an annotation of the image with that index; the mask as validated polygons or compressed counts."""
+        """Add an annotation of the image with that index; the mask as validated polygons or compressed counts.
+
+        place: a number that its order within the image follows; by default they come as they are added.
+        """
+        self._places.append(len(self) if place is None else place)
         self._ids.append(annotation_id)
         self._images.append(image)
         self._boxes.extend(box)
         self._stated.extend(stated)
         self._labels.append(label)
         self._areas.append(area)
-        self._flags.append(ignore + 2 * crowd)
+        self._ignore.append(ignore)
+        self._crowd.append(crowd)
         for polygon in polygons or ():
             self._coordinates.extend(polygon)
             self._points.append(len(self._coordinates))
@@ -423,39 +469,74 @@ class Builder:
         self._rle_ends.append(len(self._rle))
         self._kinds.append(RLE if counts is not None else POLYGONS if polygons else NO_SEGMENT)
 
+    def annotations(self, batch: Batch) -> None:
+        """Add many."""
+        self._batches.append(batch)
+
     def finish(self, *, box_format: str = "xywh", masks: bool | None = None) -> Annotations:
         """The columns. ``masks``: whether the dataset has any; by default, whether an annotation has one."""
-        images = np.array(self._images, np.int64)
-        order = np.argsort(images, kind="stable")
-        kinds = np.array(self._kinds, np.uint8)
+        parts = [*self._batches, self._single()]
+        parts = [part for part in parts if len(part.labels)] or parts
+
+        def column(name: str) -> np.ndarray:
+            found = [getattr(part, name) for part in parts]
+            return found[0] if len(found) == 1 else np.concatenate(found)
+
+        images = column("images")
+        order = np.lexsort((column("places"), images))
+        in_order = np.array_equal(order, np.arange(len(order)))
+
+        def sort(values: np.ndarray) -> np.ndarray:
+            # Most files are in order: then nothing is copied.
+            return values if in_order else values[order]
+
         segments = None
-        if masks or (masks is None and kinds.any()):
-            segments = Segments(
-                rows=order,
-                kinds=kinds,
-                polygon_offsets=np.array(self._polygons, np.int64),
-                point_offsets=np.array(self._points, np.int64),
-                coordinates=np.array(self._coordinates, np.float64),
-                rle_offsets=np.array(self._rle_ends, np.int64),
-                rle_bytes=np.frombuffer(bytes(self._rle), np.uint8),
-            )
-        flags = np.array(self._flags, np.uint8)[order]
+        if masks or (masks is None and any(part.segments.kinds[part.segments.rows].any() for part in parts)):
+            segments = _concatenate_segments([part.segments for part in parts])
+            segments = replace(segments, rows=sort(segments.rows))
+        ids = [part.annotation_ids for part in parts]
+        if len({part.dtype.kind for part in ids}) > 1:
+            ids = [id_array([i for part in ids for i in part.tolist()])]
         sizes = np.array(self._sizes, np.int64).reshape(-1, 2)
-        boxes = np.array(self._boxes, np.float64).reshape(-1, 4)[order]
+        boxes = sort(column("boxes"))
         return Annotations(
             image_ids=id_array(self._image_ids),
             image_sizes=sizes,
             image_offsets=_offsets(np.bincount(images, minlength=len(self._files))),
             image_files=Texts.of(self._files),
-            annotation_ids=id_array(self._ids)[order],
+            annotation_ids=sort(ids[0] if len(ids) == 1 else np.concatenate(ids)),
             boxes=boxes,
-            stated_boxes=np.array(self._stated, np.float64).reshape(-1, 4)[order],
-            labels=np.array(self._labels, np.int64)[order],
-            ignore=(flags & 1).astype(bool),
-            crowd=(flags & 2).astype(bool),
+            stated_boxes=sort(column("stated_boxes")),
+            labels=sort(column("labels")),
+            ignore=sort(column("ignore")),
+            crowd=sort(column("crowd")),
             usable=_usable(boxes, sizes[images[order]]),
-            areas=np.array(self._areas, np.float64)[order],
+            areas=sort(column("areas")),
             box_format=box_format,
+            segments=segments,
+        )
+
+    def _single(self) -> Batch:
+        """What was added one by one."""
+        segments = Segments(
+            rows=np.arange(len(self._kinds)),
+            kinds=np.array(self._kinds, np.uint8),
+            polygon_offsets=np.array(self._polygons, np.int64),
+            point_offsets=np.array(self._points, np.int64),
+            coordinates=np.array(self._coordinates, np.float64),
+            rle_offsets=np.array(self._rle_ends, np.int64),
+            rle_bytes=np.frombuffer(bytes(self._rle), np.uint8),
+        )
+        return Batch(
+            places=np.array(self._places, np.int64),
+            images=np.array(self._images, np.int64),
+            annotation_ids=id_array(self._ids),
+            boxes=np.array(self._boxes, np.float64).reshape(-1, 4),
+            stated_boxes=np.array(self._stated, np.float64).reshape(-1, 4),
+            labels=np.array(self._labels, np.int64),
+            ignore=np.array(self._ignore, bool),
+            crowd=np.array(self._crowd, bool),
+            areas=np.array(self._areas, np.float64),
             segments=segments,
         )
 
@@ -691,10 +772,14 @@ def _no_segments(count: int) -> Segments:
 
 def _concatenate_ragged(parts: Sequence[Ragged]) -> Ragged:
     lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    return Ragged(np.concatenate([part.values for part in parts]), _offsets(lengths))
+    # The coordinates of a large file are not copied for nothing.
+    filled = [part.values for part in parts if len(part.values)]
+    return Ragged(filled[0] if len(filled) == 1 else np.concatenate(filled or [parts[0].values]), _offsets(lengths))
 
 
 def _concatenate_segments(parts: Sequence[Segments]) -> Segments:
+    if len(parts) == 1:
+        return parts[0]
     shifts = np.cumsum([0] + [len(part.kinds) for part in parts])
     points = _concatenate_ragged([Ragged(part.coordinates, part.point_offsets) for part in parts])
     rle = _concatenate_ragged([Ragged(part.rle_bytes, part.rle_offsets) for part in parts])

@@ -50,6 +50,9 @@ class JsonArrays:
             self._pass_member()
         return name in self._places
 
+    def rows(self, name: str) -> None:
+        """None: the elements are read one by one."""
+
     def _pass_member(self) -> None:
         key, place = self._decode(self._next)
         if not isinstance(key, str):

@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 
 from .adapter import IndexedDataset, OnFault, Splits, settle_faults, with_classes, with_present_images
-from .coco import annotation_files, choose_file, find_images, has_images, read_instances, split_names
+from .coco import annotation_files, choose_file, find_images, has_images, instances_parts, read_instances, split_names
 from .errors import DatasetError
 from .index import Index, Ragged, cached
-from .json_arrays import JsonArrays
 
 
 class Lvis(IndexedDataset):
@@ -92,7 +91,7 @@ def read_lvis(file: Path, *, names_by: str, repair: bool = False) -> Index:
 
     names_by: ``coco_url`` (``val2017/000000000139.jpg``) or ``file_name`` (v0.5). Raises DatasetError.
     """
-    parts = JsonArrays(file)
+    parts = instances_parts(file)
     index = read_instances(parts, repair=repair, image_name=_by_url if names_by == "coco_url" else _by_name)
     labels = {category_id: label for label, category_id in enumerate(index.category_ids)}
     frequencies = np.full(len(labels), "", "<U1")
