@@ -5,10 +5,10 @@ Shape letters: L levels, H x W locations of a level, A anchors of a location, P 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def grid_points(
@@ -113,3 +113,20 @@ def anchor_grid(
         for size, middle in zip(sizes, middles, strict=True)
     ]
     return AnchorGrid(strides, bases)
+
+
+def replace_anchors(model: nn.Module, bases: Mapping[str, Sequence[Sequence[Sequence[float]]]]) -> None:
+    """Gives heads other base anchors: by the head's name, for each level as many boxes as before.
+
+    The model keeps them in ``fitted_anchors``, for they are no part of its state and have to be saved beside it.
+    """
+    for name, levels in bases.items():
+        head = model.get_submodule(name)
+        own: AnchorGrid = head.anchors  # type: ignore[assignment]
+        new = [torch.tensor(level, dtype=torch.float32).reshape(-1, 4) for level in levels]
+        if [len(base) for base in new] != own.anchors_per_location:
+            raise ValueError(
+                f"{name}: expected {own.anchors_per_location} anchors, found {[len(base) for base in new]}"
+            )
+        head.anchors = AnchorGrid(own.strides, new)  # type: ignore[assignment]
+    model.fitted_anchors = {**getattr(model, "fitted_anchors", {}), **bases}  # type: ignore[assignment]

@@ -72,6 +72,8 @@ def save_weights(
         "classes": json.dumps(list(classes)),
         "category_ids": json.dumps([int(i) for i in category_ids]),
     }
+    if hasattr(model, "fitted_anchors"):
+        metadata["anchors"] = json.dumps(model.fitted_anchors)
     if recipe.source is not None:
         metadata["configuration"] = recipe.source
     write_bytes(path, in_order(save(tensors, metadata)))
@@ -97,6 +99,7 @@ def load_weights(path: str | os.PathLike, model: nn.Module | None = None) -> Tra
 
     from .. import models
     from ..models.mmdetection.building import from_source
+    from ..models.priors import replace_anchors
 
     path = Path(path)
     if not path.is_file():
@@ -120,6 +123,7 @@ def load_weights(path: str | os.PathLike, model: nn.Module | None = None) -> Tra
             )
         model = models.create(name, num_classes=int(metadata.get("num_classes", len(classes))), weights=None)
     load_state(model, state, source=str(path))
+    replace_anchors(model, json.loads(metadata.get("anchors", "{}")))
     model.classes = classes or None  # type: ignore[assignment]
     ids = tuple(json.loads(metadata.get("category_ids", "[]"))) or None
     try:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import RunError
 from ..inference.batching import Batch
+from ..models.priors import replace_anchors
 from ..models.structures import ImageBatch, Targets
 from ..results.manifest import read_manifest
 from ..results.state import load_training_state, save_training_state
@@ -115,6 +116,7 @@ def replay(run: str | Path, model: nn.Module | None = None) -> Replayed:
         if not models.is_name(name["name"]):
             raise RunError(f"{folder}: {name['name']} is no name of the zoo; give its detector as model=")
         model = models.create(name["name"], num_classes=name["num_classes"], weights=None)
+    replace_anchors(model, name.get("anchors", {}))
     fabric = Fabric(devices=1, precision=failed.precision)  # type: ignore[arg-type]
     model.load_state_dict(failed.model)
     model.to(fabric.device).train()

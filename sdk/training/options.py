@@ -200,6 +200,9 @@ class ModelOptions(_Checked):
         (),
         parse=names_from,
     )
+    anchors: str | None = choice(
+        "shapes by k-means from the data's objects, where anchors are matched by IoU (default: the recipe's)", "auto"
+    )
     weights: Any = anything(
         "of a name of the zoo: published, backbone, a file, or none for random ones (default: published where the row "
         "has some, else backbone)"
@@ -341,7 +344,7 @@ class Options(DataOptions, ModelOptions, Optimization, Scoring, Hardware, Saving
     """Everything that can be said about a training, besides the data and the detector."""
 
 
-DECIDING = ("warmup", "freeze")
+DECIDING = ("warmup", "freeze", "anchors")
 """Options that decide over the weights and do not all show in plan and recipe: a resumed run has the same."""
 
 

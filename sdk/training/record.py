@@ -78,8 +78,14 @@ def describe(
     given: ``dataset`` and ``model`` as they were given. The manifest holds them with the options under ``given``, and
     under ``options`` what became of these on this machine.
     """
+    own_anchors = {"anchors": detector.fitted_anchors} if hasattr(detector, "fitted_anchors") else {}
     return {
-        "model": {"name": recipe.name, "type": type(detector).__name__, "num_classes": len(train.classes)},
+        "model": {
+            "name": recipe.name,
+            "type": type(detector).__name__,
+            "num_classes": len(train.classes),
+            **own_anchors,
+        },
         "classes": list(train.classes),
         "category_ids": [int(i) for i in train.category_ids],
         "dataset": {
@@ -148,7 +154,9 @@ def require_same_training(folder: Path, manifest: dict[str, Any]) -> list[str]:
         recipe = either.get("recipe") or {}
         decides = ("preprocessing", "train_transforms", "sampling", "optimizer")
         either["recipe"] = {name: recipe.get(name) for name in decides}
-        either["given"] = {name: (either.get("given") or {}).get(name) for name in DECIDING}
+        given = either.get("given") or {}
+        # Of a version that knew fewer options, they were not given.
+        either["given"] = {name: None if given.get(name) == [] else given.get(name) for name in DECIDING}
     changes = _allowed_changes(old["options"], new["options"])
     for part in ("model", "classes", "category_ids", "dataset", "options", "given", "recipe", "sampling"):
         if old.get(part) != new[part]:

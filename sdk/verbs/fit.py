@@ -33,6 +33,7 @@ from ..reports.text import headline
 from ..results.files import write_json
 from ..results.manifest import MANIFEST
 from ..results.run import Run, load, require_fitting
+from ..training.anchors import anchor_fits, fit_anchors, tell_anchors
 from ..training.augmentation import require_transforms, with_images
 from ..training.balance import EXPOSURE, expected_exposure, leaked, realized_exposure, tell_balance
 from ..training.callbacks import Callback, require_callbacks
@@ -110,6 +111,10 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
         raise RunError("the training set has no images")
     require_readable(recipe, train)
     frozen = Frozen(detector, options.freeze)
+    if options.anchors == "auto":
+        fits = fit_anchors(detector, train, recipe.preprocessing)
+    else:
+        fits = anchor_fits(detector, train, recipe.preprocessing)
     warning = leaked(train, scored_on, options.leaks)
     chosen = samplers(recipe.sampling, options.sampling, train)
 
@@ -149,6 +154,7 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
         if fabric.is_global_zero:
             tell(recipe, plan, train, scored_on, folder)
             tell_frozen(detector)
+            tell_anchors(fits, options.anchors)
             tell_balance(train, scored_on, expected_exposure(train, chosen, options.seed))
             for line in [warning, *(f"resuming with {change}" for change in changes)]:
                 if line is not None:
@@ -168,6 +174,7 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
     if fabric.is_global_zero:
         tell(recipe, plan, train, scored_on, folder)
         tell_frozen(detector)
+        tell_anchors(fits, options.anchors)
         planned = expected_exposure(train, chosen, options.seed)
         tell_balance(train, scored_on, planned)
         if warning is not None:
