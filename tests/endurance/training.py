@@ -29,7 +29,7 @@ PARTS = {
 }
 FAMILIES = {
     "retinanet": partial(tiny.tiny_retinanet, base_channels=4, channels=8, depth=1),
-    "fcos": partial(tiny.tiny_fcos, base_channels=4, channels=16, depth=1),
+    "fcos": partial(tiny.small_fcos, backbone=partial(tiny.small_resnet, 4), channels=16, depth=1),
     "faster_rcnn": partial(faster_rcnn, **PARTS),
     "mask_rcnn": partial(mask_rcnn, **PARTS, mask_head=partial(tiny.FCNMaskHead, in_channels=8, channels=8, convs=1)),
 }
