@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--out",
         help="a new file: COCO results (.json), an image a line (.jsonl), an object a row (.csv, .parquet); "
-        "yolo:FOLDER for text files; else a folder for pictures with the detections",
+        "yolo:FOLDER for text files; a film (.mp4); else a folder for pictures with the detections",
     )
     predict.add_argument("--recursive", action="store_true", help="look into the folders inside a folder too")
     predict.add_argument(
@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--devices", type=devices_from, help="how many, or which as 0,1: a process each; goes on where it was killed"
     )
+    predict.add_argument("--track", action="store_true", help="give every object of a film a number")
     predict.add_argument(
         "--tiles",
         type=float,
@@ -346,7 +347,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     from . import predict
     from .errors import SdkError
-    from .inference.writing import writes_pictures
+    from .inference.writing import kind_of
 
     if options.model is None:
         *options.images, options.model = options.images
@@ -354,7 +355,7 @@ def _predict(options: argparse.Namespace) -> int:
             raise SdkError("expected images and a model: sdk predict IMAGES ... MODEL")
 
     # What is looked at is cut; what is scored or read by programs is not.
-    looked_at = options.out is None or writes_pictures(options.out)
+    looked_at = options.out is None or kind_of(options.out).draws
     shown = 0.3 if options.score_threshold is None else options.score_threshold
     found: Any = predict(
         options.images,
@@ -370,6 +371,7 @@ def _predict(options: argparse.Namespace) -> int:
         devices=options.devices,
         tta=_tta(options),
         tiles=None if options.tiles is None else tuple([*options.tiles, 0.2][:2]),
+        track=options.track,
         out=options.out,
         draw_threshold=shown,
         profile=options.profile,
@@ -377,9 +379,12 @@ def _predict(options: argparse.Namespace) -> int:
     for prediction in found:
         if not looked_at:
             continue
-        print(prediction.path, flush=True)
-        for name, score, box in zip(prediction.names, prediction.scores.tolist(), prediction.boxes.tolist()):
-            print(f"  {name} {score:.3f}  {' '.join(f'{value:.1f}' for value in box)}")
+        print(prediction.image_id if options.track else prediction.path, flush=True)
+        numbers = prediction.tracks() or [None] * len(prediction)
+        found = zip(prediction.names, prediction.scores.tolist(), prediction.boxes.tolist(), numbers)
+        for name, score, box, number in found:
+            shown = name if number is None else f"{name} #{number}"
+            print(f"  {shown} {score:.3f}  {' '.join(f'{value:.1f}' for value in box)}")
     return 0
 
 

@@ -38,7 +38,8 @@ class Prediction(Detections):
     classes: names in label order, or none where nobody said them. path: file of the image, or none. drawn: (H, W, 3)
     uint8 RGB picture with the detections, where drawing was asked for. image_id: that of the dataset; of a file its
     path below the folder that was given, without the ending; else the image's number. size: (h, w) of the image.
-    category_ids: the dataset's own id of each label, or none. source: the image that was given, as it was given: its
+    category_ids: the dataset's own id of each label, or none. track_ids: (N,) int64, the number of each object in a
+    film, -1 for those that are not followed, or none. source: the image that was given, as it was given: its
     pixels are read again where they are needed.
     """
 
@@ -48,6 +49,7 @@ class Prediction(Detections):
     image_id: Any = None
     size: tuple[int, int] | None = None
     category_ids: tuple[int, ...] | None = None
+    track_ids: Tensor | None = None
     source: Source | None = field(default=None, compare=False)
 
     @property
@@ -68,7 +70,7 @@ class Prediction(Detections):
 
     def draw(self, threshold: float = 0.3) -> np.ndarray:
         """(h, w, 3) uint8 RGB: the image with the detections of at least ``threshold``. Errors: as of ``image``."""
-        return draw_detections(self.image, self, self.classes, threshold)
+        return draw_detections(self.image, self, self.classes, threshold, self.track_ids)
 
     def show(self, threshold: float = 0.3) -> None:
         """Shows the image with the detections of at least ``threshold``: in a notebook below the cell, else in the
@@ -97,6 +99,10 @@ class Prediction(Detections):
         ends = np.clip(np.ceil(boxes[:, 2:]), starts + 1, limits).astype(int)
         return [image[y1:y2, x1:x2].copy() for (x1, y1), (x2, y2) in zip(starts, ends)]
 
+    def tracks(self) -> list[int | None]:
+        """The number of each object in a film, none for those that are not followed; empty where nothing is."""
+        return [] if self.track_ids is None else [None if i < 0 else i for i in self.track_ids.tolist()]
+
     def mask_runs(self) -> list[dict[str, Any]] | None:
         """Masks as run lengths in COCO's form, ``{"size": [h, w], "counts": text}``; none where there are no masks."""
         if self.masks is None:
@@ -105,12 +111,15 @@ class Prediction(Detections):
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values: image id, path, height and width, and of each object its class, score and box (x1, y1, x2,
-        y2 pixels), its category id where it is known, and its mask as of ``mask_runs`` where there is one."""
+        y2 pixels), its category id and its number in a film where they are known, and its mask as of ``mask_runs``
+        where there is one."""
         rows = zip(self.names, self.scores.tolist(), self.boxes.tolist())
         objects: list[dict[str, Any]] = [{"class": name, "score": score, "box": box} for name, score, box in rows]
         if self.category_ids is not None:
             for one, label in zip(objects, self.labels.tolist()):
                 one["category_id"] = self.category_ids[label]
+        for one, number in zip(objects, self.tracks()):
+            one["track_id"] = number
         for one, run in zip(objects, self.mask_runs() or ()):
             one["mask"] = run
         height, width = self.size or (None, None)
@@ -135,6 +144,8 @@ class Prediction(Detections):
             {"image_id": image_id, "category_id": self.category_ids[label], "bbox": box, "score": score}
             for label, box, score in zip(self.labels.tolist(), boxes.tolist(), self.scores.tolist())
         ]
+        for entry, number in zip(entries, self.tracks()):
+            entry["track_id"] = number
         for entry, run in zip(entries, self.mask_runs() or ()):
             entry["segmentation"] = run
         return entries
@@ -144,7 +155,8 @@ class Prediction(Detections):
         import pandas
 
         rows = [[one["class"], one["score"], *one["box"]] for one in self.to_dict()["objects"]]
-        return pandas.DataFrame(rows, columns=["class", "score", "x1", "y1", "x2", "y2"])
+        table = pandas.DataFrame(rows, columns=["class", "score", "x1", "y1", "x2", "y2"])
+        return table if self.track_ids is None else table.assign(track_id=self.track_ids.tolist())
 
     def to_torchvision(self) -> dict[str, Tensor]:
         """As torchvision's detectors give it: ``boxes`` (N, 4) xyxy, ``scores`` (N,), ``labels`` (N,) which count from
@@ -163,6 +175,7 @@ class Prediction(Detections):
             mask=None if self.masks is None else self.masks.numpy().astype(bool),
             confidence=self.scores.numpy().astype(np.float32),
             class_id=self.labels.numpy().astype(int),
+            tracker_id=None if self.track_ids is None else self.track_ids.numpy().astype(int),
             data={"class_name": np.array(self.names, dtype=str)},
         )
 
@@ -189,7 +202,8 @@ class Prediction(Detections):
 
     def __getitem__(self, keep: Tensor | slice) -> Prediction:
         kept = Detections(self.boxes, self.scores, self.labels, self.masks, self.mask_scores)[keep]
-        return replace(self, **vars(kept), drawn=None)
+        track_ids = None if self.track_ids is None else self.track_ids[keep]
+        return replace(self, **vars(kept), track_ids=track_ids, drawn=None)
 
 
 def no_category_ids(classes: tuple[str, ...] | None) -> str:

@@ -22,6 +22,7 @@ from ..datasets.listing import IMAGE_SUFFIXES
 from ..datasets.reading import decode_image, read_image
 from ..errors import SdkError
 from ..opening import carries_splits, is_dataset, scored_split, what_is
+from .video import STREAM, Frame, frames, is_film
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,7 +37,7 @@ ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
 class Source:
     """One image that has not been read yet.
 
-    content: its path, its file as bytes, an array, a tensor, a PIL image, or its place in a dataset.
+    content: its path, its file as bytes, an array, a tensor, a PIL image, a frame of a film, or its place in a dataset.
     image_id: of a dataset its own; of a file its path below what was given, without the ending; else its number.
     path: its file, where it has one. found: it was found in a folder or by a pattern, and not named.
     bgr: an array has its channels in OpenCV's order.
@@ -51,6 +52,11 @@ class Source:
     def pixels(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB. Raises DatasetError or SdkError where it is none."""
         return as_pixels(self.content, self.bgr)
+
+    @property
+    def kept(self) -> Source:
+        """What a prediction keeps of it."""
+        return replace(self, content=self.content.kept) if isinstance(self.content, Frame) else self
 
     def fault(self, error: Exception) -> Fault:
         """Why it cannot be read, as data."""
@@ -103,6 +109,8 @@ def _numbered(items: Iterable[Source], bgr: bool) -> Iterator[Source]:
 
 def _sources(images: Any, recursive: bool) -> tuple[bool, int | None, Iterable[Source]]:
     """Whether it is one image, how many where that is known without looking, and they."""
+    if isinstance(images, int) and not isinstance(images, bool):
+        return False, None, _of_film(images, f"camera{images}")
     if isinstance(images, (str, os.PathLike)):
         return _of_path(Path(images), str(images), recursive)
     if isinstance(images, (Tensor, np.ndarray)) and images.ndim == 4:
@@ -134,6 +142,10 @@ def _own(one: Any) -> Any:
 
 
 def _of_path(path: Path, text: str, recursive: bool) -> tuple[bool, int | None, Iterable[Source]]:
+    if STREAM.match(text):
+        return False, None, _of_film(text, "stream")
+    if is_film(path) and not set(text) & set("*?["):
+        return False, None, _of_film(path, path.stem)
     if path.is_dir():
         files = _files(path, recursive)
         first = next(files, None)
@@ -180,6 +192,12 @@ def _found(file: Path, below: Path) -> Source:
     return Source(file, file.relative_to(below).with_suffix("").as_posix(), file, found=True)
 
 
+def _of_film(film: Path | int | str, name: str) -> Iterator[Source]:
+    path = film if isinstance(film, Path) else None
+    for frame in frames(film):
+        yield Source(frame, f"{name}/{frame.index:06d}", path)
+
+
 def _of_dataset(dataset: DetectionDataset) -> Iterator[Source]:
     classes, category_ids = tuple(dataset.classes), tuple(dataset.category_ids)
     for index in range(len(dataset)):
@@ -201,6 +219,8 @@ def as_pixels(content: Any, bgr: bool = False) -> np.ndarray:
         return read_image(content)
     if isinstance(content, bytes):
         return decode_image(content, "bytes")
+    if isinstance(content, Frame):
+        return content.pixels()
     if isinstance(content, Place):
         return _from_array(np.asarray(content.dataset[content.index].image), "array")
     if isinstance(content, np.ndarray):

@@ -23,6 +23,7 @@ from ..reports.pictures import save_image
 from ..reports.progress import say
 from ..results.files import named_errors, sync_folder
 from .prediction import Prediction
+from .video import CODECS, RATE, FilmFile, Frame, is_film
 
 
 class Ids:
@@ -45,6 +46,9 @@ class Ids:
 
 class Writer(ABC):
     """Takes predictions one after the other, in a ``with`` statement that says whether all of them came."""
+
+    draws = False
+    """Whether it wants ``drawn``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -82,6 +86,8 @@ class Writer(ABC):
 
 class Pictures(Writer):
     """A folder of pictures with the detections, PNG files; earlier ones of the same name are replaced."""
+
+    draws = True
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -152,10 +158,13 @@ class Yolo(PartWriter):
         self._named = True
         height, width = prediction.size
         lines = []
-        for label, box, score in zip(prediction.labels.tolist(), prediction.boxes.tolist(), prediction.scores.tolist()):
-            x1, y1, x2, y2 = box
+        # A number in a film stands last, where there is one.
+        tracks = prediction.tracks() or [None] * len(prediction)
+        found = zip(prediction.labels.tolist(), prediction.boxes.tolist(), prediction.scores.tolist(), tracks)
+        for label, (x1, y1, x2, y2), score, number in found:
             values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
-            lines.append(f"{label} {' '.join(f'{value:.10g}' for value in values)}\n")
+            shown = [f"{value:.10g}" for value in values] + ([] if number is None else [str(number)])
+            lines.append(f"{label} {' '.join(shown)}\n")
         path = self.part / f"{self._ids.add(_path_of(prediction.image_id))}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_new(path, "".join(lines))
@@ -225,18 +234,25 @@ class JsonLines(FileWriter):
 
 
 COLUMNS = ("image_id", "path", "height", "width", "class", "category_id", "score", "x1", "y1", "x2", "y2")
-"""Of tables with an object a row; Parquet has ``mask`` besides, the run lengths of COCO's compressed form."""
+"""Of tables with an object a row; then ``track_id`` where objects are followed, and in Parquet ``mask``, the run
+lengths of COCO's compressed form."""
+TRACK = "track_id"
 
 
 def rows_of(prediction: Prediction) -> list[dict[str, Any]]:
-    """The objects of an image by ``COLUMNS``, and ``mask``."""
+    """The objects of an image by ``COLUMNS``, ``track_id`` and ``mask``."""
     told = prediction.to_dict()
     image = {name: told[name] for name in ("image_id", "path", "height", "width")}
     rows = []
     for one in told["objects"]:
         x1, y1, x2, y2 = one["box"]
         mask = one.get("mask", {}).get("counts")
-        values = {"class": one["class"], "category_id": one.get("category_id"), "score": one["score"]}
+        values = {
+            TRACK: one.get(TRACK),
+            "class": one["class"],
+            "category_id": one.get("category_id"),
+            "score": one["score"],
+        }
         rows.append({**image, **values, "x1": x1, "y1": y1, "x2": x2, "y2": y2, "mask": mask})
     return rows
 
@@ -244,14 +260,24 @@ def rows_of(prediction: Prediction) -> list[dict[str, Any]]:
 class Csv(FileWriter):
     """An object a row; masks have no place in it."""
 
-    def open(self) -> None:
-        """Writes the heads of the columns."""
-        super().open()
-        self._write([COLUMNS])
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._columns: tuple[str, ...] = ()
 
     def put(self, prediction: Prediction) -> None:
-        """Writes the rows of an image."""
-        self._write([[row[name] for name in COLUMNS] for row in rows_of(prediction)])
+        """Writes the rows of an image, before the first one the heads of the columns."""
+        if not self._columns:
+            self._head((*COLUMNS, TRACK) if prediction.track_ids is not None else COLUMNS)
+        self._write([[row[name] for name in self._columns] for row in rows_of(prediction)])
+
+    def finish(self) -> None:
+        """Writes the heads of the columns where there was no image."""
+        if not self._columns:
+            self._head(COLUMNS)
+
+    def _head(self, columns: tuple[str, ...]) -> None:
+        self._columns = columns
+        self._write([columns])
 
     def _write(self, rows: Any) -> None:
         text = io.StringIO(newline="")
@@ -280,7 +306,7 @@ class Parquet(FileWriter):
     def put(self, prediction: Prediction) -> None:
         """Keeps the rows of an image, and writes them where there are enough."""
         if self._schema is None:
-            self._schema = self._schema_of(prediction.image_id, prediction.masks is not None)
+            self._schema = self._schema_of(prediction)
         text = self._schema.field("image_id").type == self._arrow.string()
         if text != isinstance(prediction.image_id, str):
             raise SdkError(
@@ -305,22 +331,59 @@ class Parquet(FileWriter):
         super().close(complete)
 
     def _flush(self) -> None:
-        self._schema = self._schema or self._schema_of("", False)
+        self._schema = self._schema or self._schema_of(None)
         if self._writer is None:
             self._writer = self._arrow.parquet.ParquetWriter(self.file, self._schema)
         self._writer.write_table(self._arrow.Table.from_pylist(self._rows, schema=self._schema))
         self._rows = []
 
-    def _schema_of(self, image_id: Any, masks: bool) -> Any:
+    def _schema_of(self, first: Prediction | None) -> Any:
         arrow = self._arrow
         text, number, real = arrow.string(), arrow.int64(), arrow.float32()
-        types = (text if isinstance(image_id, str) else number, text, number, number, text, number, *[real] * 5)
-        return arrow.schema([*zip(COLUMNS, types), *([("mask", text)] if masks else [])])
+        image_id = text if first is None or isinstance(first.image_id, str) else number
+        columns = [*zip(COLUMNS, (image_id, text, number, number, text, number, *[real] * 5))]
+        if first is not None:
+            columns += [(TRACK, number)] if first.track_ids is not None else []
+            columns += [("mask", text)] if first.masks is not None else []
+        return arrow.schema(columns)
+
+
+class Film(PartWriter):
+    """A film of the images with the detections, all of one size."""
+
+    draws = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._film: FilmFile | None = None
+
+    def open(self) -> None:
+        """Makes the folder; the film begins with the first image."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, prediction: Prediction) -> None:
+        """Writes ``drawn``."""
+        drawn = prediction.drawn
+        assert drawn is not None
+        if self._film is None:
+            content = None if prediction.source is None else prediction.source.content
+            rate = content.rate if isinstance(content, Frame) else RATE
+            self._film = FilmFile(self.part, rate, (drawn.shape[0], drawn.shape[1]))
+        self._film.add(drawn)
+
+    def close(self, complete: bool) -> None:
+        """As of ``PartWriter``. Raises SdkError where there was no image."""
+        if self._film is not None:
+            self._film.close()
+        elif complete:
+            raise SdkError(f"{self.path}: there was no image to make a film of")
+        super().close(complete)
 
 
 YOLO = "yolo:"
-FILES = {".json": CocoResults, ".jsonl": JsonLines, ".csv": Csv, ".parquet": Parquet}
-_EXPECTED = "a file that ends in .json (COCO results), .jsonl, .csv or .parquet, or yolo:FOLDER"
+FILES: dict[str, type[Writer]] = {".json": CocoResults, ".jsonl": JsonLines, ".csv": Csv, ".parquet": Parquet}
+FILES |= dict.fromkeys(CODECS, Film)
+_EXPECTED = "a file that ends in .json (COCO results), .jsonl, .csv, .parquet or .mp4, or yolo:FOLDER"
 
 
 def path_of(out: str | os.PathLike) -> Path:
@@ -330,7 +393,8 @@ def path_of(out: str | os.PathLike) -> Path:
 
 def part_of(path: Path) -> Path:
     """What ``path`` is called until it is whole."""
-    return path.with_name(f"{path.name}.part")
+    # Of a film the ending says the format.
+    return path.with_name(f"{path.stem}.part{path.suffix}" if is_film(path) else f"{path.name}.part")
 
 
 def remove(path: Path) -> None:
@@ -348,13 +412,12 @@ def writer_for(out: str | os.PathLike) -> Writer:
         SdkError: when it is there already.
         ImportError: when a package for it is missing.
     """
-    path = path_of(out)
-    return (Yolo if os.fspath(out).startswith(YOLO) else FILES.get(path.suffix.lower(), Pictures))(path)
+    return kind_of(out)(path_of(out))
 
 
-def writes_pictures(out: str | os.PathLike) -> bool:
-    """Whether pictures are written to ``out``."""
-    return not os.fspath(out).startswith(YOLO) and Path(out).suffix.lower() not in FILES
+def kind_of(out: str | os.PathLike) -> type[Writer]:
+    """The kind of what writes to ``out``."""
+    return Yolo if os.fspath(out).startswith(YOLO) else FILES.get(path_of(out).suffix.lower(), Pictures)
 
 
 def _path_of(image_id: Any) -> str:

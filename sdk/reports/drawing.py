@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..models.structures import Detections
 
 
@@ -21,17 +23,26 @@ def color_of(label: int) -> tuple[int, int, int]:
 
 
 def draw_detections(
-    image: np.ndarray, detections: Detections, classes: Sequence[str] | None = None, score_threshold: float = 0.3
+    image: np.ndarray,
+    detections: Detections,
+    classes: Sequence[str] | None = None,
+    score_threshold: float = 0.3,
+    track_ids: Tensor | None = None,
 ) -> np.ndarray:
-    """A copy of the (H, W, 3) uint8 RGB image with the detections of at least ``score_threshold``."""
-    found = detections[detections.scores >= score_threshold].to("cpu")
+    """A copy of the (H, W, 3) uint8 RGB image with the detections of at least ``score_threshold``.
+
+    track_ids: (N,) the number of each object in a film, -1 for none.
+    """
+    keep = detections.scores >= score_threshold
+    found = detections[keep].to("cpu")
+    numbers = [-1] * len(found) if track_ids is None else track_ids[keep].tolist()
     drawn = image.copy()
     if found.masks is not None:
         for mask, label in zip(found.masks.numpy().astype(bool), found.labels.tolist()):
             drawn[mask] = (0.5 * drawn[mask] + 0.5 * np.asarray(color_of(label))).astype(np.uint8)
     captions = [
-        f"{label if classes is None else classes[label]} {score:.2f}"
-        for label, score in zip(found.labels.tolist(), found.scores.tolist())
+        f"{label if classes is None else classes[label]}{'' if number < 0 else f' #{number}'} {score:.2f}"
+        for label, score, number in zip(found.labels.tolist(), found.scores.tolist(), numbers)
     ]
     return draw_boxes(drawn, found.boxes.numpy(), found.labels.numpy(), captions)
 

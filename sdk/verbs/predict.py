@@ -20,7 +20,8 @@ from ..inference.shards import Journal, about
 from ..inference.sources import Place, Source, sources_of
 from ..inference.streaming import LeftOut, OnBadImage, Predictions, PredictionStream
 from ..inference.tiling import Tiles
-from ..inference.writing import Pictures, Writer, part_of, path_of, remove, writer_for, writes_pictures
+from ..inference.tracking import Tracker, Tracking
+from ..inference.writing import Pictures, Writer, kind_of, part_of, path_of, remove, writer_for
 from ..models.tta import TTA
 from ..reports.drawing import draw_detections
 from ..reports.profile import Profiler
@@ -44,6 +45,7 @@ def predict(
     devices: Devices | None = None,
     tta: TTA | None = None,
     tiles: Tiles | int | tuple[int, float] | None = None,
+    track: bool | Tracker = False,
     draw: bool = False,
     draw_threshold: float = 0.3,
     out: str | os.PathLike | None = None,
@@ -52,7 +54,8 @@ def predict(
     """Finds objects in images.
 
     Args:
-        images: a path, a folder, a pattern such as ``photos/*/*.jpg``; the bytes of a file; an (H, W, 3), gray (H, W)
+        images: a path, a folder, a pattern such as ``photos/*/*.jpg``; a film, the number of a camera, the address of a
+            stream (``rtsp://...``); the bytes of a file; an (H, W, 3), gray (H, W)
             or RGBA (H, W, 4) array, uint8 or float in 0..1; a (3, H, W) tensor likewise; a PIL image; a dataset, of
             which ``val`` is taken where it carries splits; a sequence or an iterator of these, or a (B, H, W, 3) array
             or (B, 3, H, W) tensor.
@@ -74,11 +77,13 @@ def predict(
         tta: test-time augmentation, the views in which each image is seen; by default those of the recipe.
         tiles: cut images into overlapping tiles, in each of which objects are looked for: their size in pixels, with
             the share by which they overlap as ``(640, 0.2)``, or ``sdk.Tiles``. ``batch_size`` counts tiles then.
+        track: give objects a number through the frames of a film, which all outputs have; images that are no film are
+            taken for one. ``True`` is ByteTrack; or a tracker of the package ``trackers``.
         draw: add a picture with the detections of at least ``draw_threshold``.
         out: what is written to as the predictions come: a file of COCO results (``.json``), one that has an image a
-            line (``.jsonl``) or an object a row (``.csv``, ``.parquet``), a folder of text files (``yolo:folder``), or
-            a folder of pictures, PNG files. A file ends in ``.part`` until it is whole. Nothing is overwritten but
-            earlier pictures, whose folder may not be one that images are read from.
+            line (``.jsonl``) or an object a row (``.csv``, ``.parquet``), a folder of text files (``yolo:folder``),
+            a film (``.mp4``), or a folder of pictures, PNG files. A file ends in ``.part`` until it is whole. Nothing
+            is overwritten but earlier pictures, whose folder may not be one that images are read from.
         profile: folder to which to write where the time of some batches goes: a table, and a trace that
             https://ui.perfetto.dev opens.
 
@@ -120,8 +125,9 @@ def predict(
         job = Job(what if isinstance(what, (str, os.PathLike)) else trained, settings, journal)
         looked = look_in_processes(job, sources.items, names)
     left_out = LeftOut()
-    drawing = Drawing(draw_threshold, draw, draw or isinstance(writer, Pictures))
-    made = _predictions(looked, trained, left_out, writer, profiler, drawing, journal)
+    drawing = Drawing(draw_threshold, draw, draw or (writer is not None and writer.draws))
+    tracking = Tracking(None if track is True else track) if track else None
+    made = _predictions(looked, trained, left_out, writer, profiler, drawing, journal, tracking)
     if stream:
         return PredictionStream(made, left_out.faults)
     found = Predictions(made, left_out.faults)
@@ -133,7 +139,7 @@ def _writer(out: str | os.PathLike, journal: Journal | None) -> Writer | None:
     if journal is not None and journal.exists:
         # What it had written is made again from the shards.
         remove(part_of(journal.out))
-        if journal.out.exists() and not writes_pictures(out):
+        if journal.out.exists() and kind_of(out) is not Pictures:
             return None
     return writer_for(out)
 
@@ -155,6 +161,7 @@ def _predictions(
     profiler: Profiler,
     drawing: Drawing,
     journal: Journal | None,
+    tracking: Tracking | None,
 ) -> Generator[Prediction]:
     """The predictions of the images that can be read, in order."""
     found = 0
@@ -172,12 +179,14 @@ def _predictions(
                 image_id=one.source.image_id,
                 size=one.size,
                 category_ids=category_ids(trained, one.source),
-                source=one.source,
+                track_ids=None if tracking is None else tracking.ids(one.source, one.detections),
+                source=one.source.kept,
             )
             if drawing.done:
                 with record_function("pictures"):
                     pixels = prediction.image if one.pixels is None else one.pixels
-                    drawn = draw_detections(pixels, prediction, trained.classes, drawing.threshold)
+                    ids = prediction.track_ids
+                    drawn = draw_detections(pixels, prediction, trained.classes, drawing.threshold, ids)
                 prediction = replace(prediction, drawn=drawn)
             if writer is not None:
                 with record_function("files"):

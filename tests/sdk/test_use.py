@@ -105,7 +105,8 @@ def test_drawing(run, tmp_path):
         (np.zeros((0, 8, 3), np.uint8), "expected pixels"),
         (torch.zeros(8, 8, 3), "expected .3, H, W."),
         (torch.full((3, 8, 8), 2.0), "in 0..1"),
-        (7, "expected a path"),
+        (7.5, "expected a path"),
+        (7, "camera 7: cannot be opened"),
     ],
 )
 def test_what_is_no_image(run, wrong, told):
