@@ -21,7 +21,7 @@ def test_quickstart_on_shapes(example, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "bbox/AP50" in told
     assert "report.html" in told
-    assert "data:image/" in (tmp_path / "run/evaluation/report.html").read_text()  # pictures are inside of the page
+    assert "data:image/jpeg" in (tmp_path / "run/evaluation/report.html").read_text()  # pictures are inside of the page
 
 
 def test_quickstart_on_a_folder(example, tmp_path):
