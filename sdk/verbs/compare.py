@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.adapter import OnFault
+from ..deployment.certificate import parts_of
 from ..errors import SdkError
 from ..evaluators.base import Report
 from ..evaluators.choosing import NamedProtocol
@@ -77,7 +78,8 @@ def compare(
             models.append(Model(title))
         elif isinstance(trained.model, ExportedDetector):
             # Its weights are in the file, in whatever form.
-            models.append(Model(title, None, Path(what).stat().st_size / 1e6, seconds))
+            size = sum(part.stat().st_size for part in parts_of(Path(what))) / 1e6
+            models.append(Model(title, None, size, seconds))
         else:
             weights = list(trained.model.parameters())
             size = sum(p.numel() * p.element_size() for p in weights) / 1e6
