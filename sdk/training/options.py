@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -95,8 +94,7 @@ class _Checked:
                 # As in a shell.
                 value = option.metadata["parse"](value)
                 object.__setattr__(self, option.name, value)
-            if isinstance(value, Missing):
-                raise SdkError(f"{value.told} ({value.described!r:.200})")
+            require_restored(value)
             _check(option, value)
 
 
@@ -371,8 +369,7 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Any, Any, Option
             dataset = known["dataset"] if dataset is None else dataset
             model = known["model"] if model is None else model
             for name, value in (("dataset", dataset), ("model", model)):
-                if isinstance(value, Missing):
-                    raise SdkError(f"{value.told} ({value.described!r:.200})")
+                require_restored(value)
                 if value is None:
                     raise SdkError(f"{name}: expected one, in the call or in what config= or from_manifest= names")
             return verb(dataset, model, options(*args, **{**earlier, **given}))  # type: ignore[arg-type]
@@ -450,10 +447,11 @@ def _typed(value: Any, option: Field | None) -> Any:
 
 def _of_manifest(run: Path) -> dict[str, Any]:
     """What a run was given, but for its folder; objects of Python cannot come out of a file."""
-    path = (run if run.is_dir() else run.parent) / "manifest.json"
-    if not path.is_file():
-        raise SdkError(f"{run}: not a run folder (there is no manifest.json in it)")
-    given = json.loads(path.read_text()).get("given")
+    # Here, for the shell makes its flags without it.
+    from ..results.manifest import MANIFEST, read_manifest
+
+    folder = run if run.is_dir() else run.parent
+    path, given = folder / MANIFEST, read_manifest(folder).get("given")
     if given is None:
         raise SdkError(f"{path}: of a version that did not write down what was given")
     known = {option.name for option in fields(Options)} - {"out", "resume", "config", "from_manifest", "dry_run"}
@@ -474,6 +472,12 @@ class Missing:
 
     told: str
     described: Any
+
+
+def require_restored(value: object) -> None:
+    """Raises SdkError where a manifest could only describe what is needed."""
+    if isinstance(value, Missing):
+        raise SdkError(f"{value.told} ({value.described!r:.200})")
 
 
 def require_known(given: Mapping[str, Any]) -> None:
