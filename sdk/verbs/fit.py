@@ -43,7 +43,7 @@ from ..training.interruption import Clock, Interruption
 from ..training.loop import Training, grouped
 from ..training.memory import estimated_memory, free_memory, largest_batch, tell_memory
 from ..training.options import Options, takes
-from ..training.plan import averaging, make_fabric, make_plan, samplers, tell, tell_frozen
+from ..training.plan import Plan, averaging, make_fabric, make_plan, samplers, tell, tell_frozen
 from ..training.range_test import found_lr
 from ..training.ranks import Watch, ranks_here, share_cores
 from ..training.readout import StepFigures
@@ -150,28 +150,9 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
         tell_differences(Path(options.from_manifest), manifest)
     # No process writes before all have compared.
     fabric.barrier()
-    if options.dry_run:
-        if fabric.is_global_zero:
-            tell(recipe, plan, train, scored_on, folder)
-            tell_frozen(detector)
-            tell_anchors(fits, options.anchors)
-            tell_balance(train, scored_on, expected_exposure(train, chosen, options.seed))
-            for line in [warning, *(f"resuming with {change}" for change in changes)]:
-                if line is not None:
-                    say(line)
-            batch = next(iter(loader))
-            tell_memory(estimated_memory(fabric, detector, batch, recipe, plan.ema_decay is not None), fabric)
-            folder.mkdir(parents=True, exist_ok=True)
-            draw_batch(batch.images, batch.targets, recipe.preprocessing, train.classes, folder / DRAWN)
-            say(f"a batch as the detector sees it: {folder / DRAWN}; nothing was trained")
-        fabric.barrier()
-        return None  # type: ignore[return-value]
-    if fabric.is_global_zero and (changes or not resumed):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / MANIFEST, manifest)
-        for change in changes:
-            say(f"resumed with {change}")
     if fabric.is_global_zero:
+        for change in changes:
+            say(f"{'resuming' if options.dry_run else 'resumed'} with {change}")
         tell(recipe, plan, train, scored_on, folder)
         tell_frozen(detector)
         tell_anchors(fits, options.anchors)
@@ -179,6 +160,15 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
         tell_balance(train, scored_on, planned)
         if warning is not None:
             say(warning)
+    if options.dry_run:
+        if fabric.is_global_zero:
+            draw_first_batch(fabric, detector, loader, recipe, plan, folder / DRAWN)
+        fabric.barrier()
+        return None  # type: ignore[return-value]
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        if changes or not resumed:
+            write_json(folder / MANIFEST, manifest)
         write_json(folder / EXPOSURE, {"planned": planned.to_dict()})
 
     if recipe.sync_batch_norm and fabric.world_size > 1:
@@ -252,6 +242,17 @@ def fit(dataset: Any, model: Any, options: Options) -> Run:
         callback.on_fit_end(run)
     fabric.barrier()
     return run
+
+
+def draw_first_batch(
+    fabric: Fabric, detector: nn.Module, loader: Loader, recipe: Recipe, plan: Plan, path: Path
+) -> None:
+    """Draws the first batch as the detector sees it, and says how much memory a step on it takes."""
+    batch = next(iter(loader))
+    tell_memory(estimated_memory(fabric, detector, batch, recipe, plan.ema_decay is not None), fabric)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_batch(batch.images, batch.targets, recipe.preprocessing, loader.dataset.classes, path)
+    say(f"a batch as the detector sees it: {path}; nothing was trained")
 
 
 def fitting_batch_size(fabric: Fabric, detector: nn.Module, loader: Loader, recipe: Recipe, options: Options) -> int:
