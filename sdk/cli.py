@@ -381,8 +381,8 @@ def _predict(options: argparse.Namespace) -> int:
             continue
         print(prediction.image_id if options.track else prediction.path, flush=True)
         numbers = prediction.tracks() or [None] * len(prediction)
-        found = zip(prediction.names, prediction.scores.tolist(), prediction.boxes.tolist(), numbers)
-        for name, score, box, number in found:
+        objects = zip(prediction.names, prediction.scores.tolist(), prediction.boxes.tolist(), numbers)
+        for name, score, box, number in objects:
             shown = name if number is None else f"{name} #{number}"
             print(f"  {shown} {score:.3f}  {' '.join(f'{value:.1f}' for value in box)}")
     return 0

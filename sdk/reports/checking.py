@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from ..datasets.checking import SIZES, CheckReport
@@ -20,9 +21,7 @@ def check_page(report: CheckReport, title: str, pairs: Sequence[Picture] = ()) -
     for name, count in report.classes.items():
         numbers = (count.objects, count.images, count.ignored, *(count.by_size[size] for size in sizes))
         classes.append((name, *map(str, numbers)))
-    counts: dict[tuple[str, str], int] = {}
-    for fault in report.faults:
-        counts[fault.level, fault.kind] = counts.get((fault.level, fault.kind), 0) + 1
+    counts = Counter((fault.level, fault.kind) for fault in report.faults)
     sections = [Section("Classes", classes)]
     if counts:
         kinds = [(level, kind, str(number)) for (level, kind), number in sorted(counts.items())]
