@@ -51,34 +51,29 @@ class SetLoss:
         logits: (D, B, Q, C). boxes: (D, B, Q, 4) xyxy in batch pixels. sizes: (B, 4) width, height, width, height of
         each image. known: (B, Q) index of each query's object where nothing is to be matched.
         """
-        matched = self.matcher(logits, boxes, sizes, targets) if known is None else known.expand(len(logits), -1, -1)
+        if known is None:
+            pairs = [matched_pairs(one, targets) for one in self.matcher(logits, boxes, sizes, targets)]
+        else:
+            pairs = [matched_pairs(known, targets)] * len(prefixes)
         losses = {}
         for depth, prefix in enumerate(prefixes):
-            terms = self.one(logits[depth], boxes[depth], sizes, targets, matched[depth])
+            terms = {
+                "loss_cls": self.class_term(logits[depth], boxes[depth], pairs[depth]),
+                **self.box_terms(boxes[depth], sizes, pairs[depth]),
+            }
             losses.update({prefix + name: value for name, value in terms.items()})
         return losses
 
-    def one(
-        self, logits: Tensor, boxes: Tensor, sizes: Tensor, targets: Sequence[Targets], matched: Tensor
-    ) -> dict[str, Tensor]:
-        """Loss terms of one prediction: (B, Q, C) logits, (B, Q, 4) boxes, (B, Q) index of each query's object."""
-        return {
-            "loss_cls": self.class_term(logits, boxes, targets, matched),
-            **self.box_terms(boxes, sizes, targets, matched),
-        }
-
-    def class_term(self, logits: Tensor, boxes: Tensor, targets: Sequence[Targets], matched: Tensor) -> Tensor:
+    def class_term(self, logits: Tensor, boxes: Tensor, pairs: Pairs) -> Tensor:
         """The loss of one prediction's classes."""
-        pairs = matched_pairs(matched, targets)
-        labels = torch.full_like(matched, self.num_classes)
+        labels = pairs.where[0].new_full(logits.shape[:2], self.num_classes)
         labels[pairs.where] = pairs.labels
-        quality = boxes.new_zeros(matched.shape)
+        quality = boxes.new_zeros(logits.shape[:2])
         quality[pairs.where] = elementwise_iou(boxes[pairs.where].detach(), pairs.boxes).to(quality.dtype)
         return self.class_loss(logits.flatten(0, 1), labels.flatten(), quality.flatten())
 
-    def box_terms(self, boxes: Tensor, sizes: Tensor, targets: Sequence[Targets], matched: Tensor) -> dict[str, Tensor]:
+    def box_terms(self, boxes: Tensor, sizes: Tensor, pairs: Pairs) -> dict[str, Tensor]:
         """The losses of one prediction's boxes."""
-        pairs = matched_pairs(matched, targets)
         pred, wanted, size = boxes[pairs.where], pairs.boxes, sizes[pairs.where[0]]
         count = mean_count(len(wanted), boxes.device)
         shape = self.matcher.shape

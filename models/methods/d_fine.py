@@ -35,7 +35,7 @@ from ..detectors.set_prediction import (
 )
 from ..distributed import mean_count
 from ..layers import BN, ConvModule
-from ..losses.set_prediction import SetLoss, layer_prefixes, matched_pairs, varifocal_set_loss
+from ..losses.set_prediction import Pairs, SetLoss, layer_prefixes, matched_pairs, varifocal_set_loss
 from ..necks.hybrid_encoder import CSPBlock, HybridEncoder, normalized_conv
 from ..settings import SetTest
 from ..structures import Detections, ImageBatch, Targets
@@ -318,35 +318,29 @@ class DFINEHead(DenoisingHead):
         prefixes = [names[0] + layer for layer in layer_prefixes(depths)] + list(names[1:])
         if known is None:
             matched = self.set_loss.matcher(logits, boxes, sizes, targets)
-            placed = agreed(matched)
+            pairs, own = matched_pairs(agreed(matched), targets), [matched_pairs(one, targets) for one in matched]
         else:
-            matched, placed = known.expand(len(logits), -1, -1), known
+            pairs = matched_pairs(known, targets)
+            own = [pairs] * len(prefixes)
         losses = {}
         for index, prefix in enumerate(prefixes):
-            terms = {"loss_cls": self.set_loss.class_term(logits[index], boxes[index], targets, matched[index])}
-            terms |= self.set_loss.box_terms(boxes[index], sizes, targets, placed)
+            terms = {"loss_cls": self.set_loss.class_term(logits[index], boxes[index], own[index])}
+            terms |= self.set_loss.box_terms(boxes[index], sizes, pairs)
             if index < depths:
-                terms |= self.local_terms(outputs[0], index, boxes[index], sizes, targets, placed)
+                terms |= self.local_terms(outputs[0], index, boxes[index], sizes, pairs)
             losses.update({prefix + name: value for name, value in terms.items()})
         return losses
 
     def local_terms(
-        self,
-        found: SetOutputs,
-        depth: int,
-        boxes: Tensor,
-        sizes: Tensor,
-        targets: Sequence[Targets],
-        placed: Tensor,
+        self, found: SetOutputs, depth: int, boxes: Tensor, sizes: Tensor, pairs: Pairs
     ) -> dict[str, Tensor]:
         """Losses of one layer's distributions: that of the distances that are wanted (section 4.1, "Fine-Grained
         Localization Loss") and, but for the last layer, that of its being another than the last one's (section 4.2).
 
-        boxes: (B, Q, 4) xyxy in pixels. placed: (B, Q) index of each query's object.
+        boxes: (B, Q, 4) xyxy in pixels.
         """
         assert found.corners is not None
         assert found.start is not None
-        pairs = matched_pairs(placed, targets)
         quality = elementwise_iou(boxes[pairs.where].detach(), pairs.boxes)
         wanted = side_distances(found.start[0][pairs.where], pairs.boxes / sizes[pairs.where[0]], self.scale)
         corners = found.corners.unflatten(-1, (4, BINS))
@@ -356,9 +350,9 @@ class DFINEHead(DenoisingHead):
         if depth < len(corners) - 1:
             weight = found.logits[-1].detach().sigmoid().amax(dim=-1)
             weight[pairs.where] = quality.to(weight.dtype)
-            terms["loss_ddf"] = DISTILLATION_WEIGHT * distilled(
-                corners[depth], corners[-1].detach(), weight, placed != BACKGROUND
-            )
+            matched = torch.zeros_like(weight, dtype=torch.bool)
+            matched[pairs.where] = True
+            terms["loss_ddf"] = DISTILLATION_WEIGHT * distilled(corners[depth], corners[-1].detach(), weight, matched)
         return terms
 
     def predict(self, outputs: tuple[SetOutputs, ...], images: ImageBatch, test: SetTest) -> list[Detections]:
