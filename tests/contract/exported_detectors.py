@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from small_detectors import image_size, innermost, representatives, small_detector
+from small_detectors import image_size, innermost, representatives, unthresholded
 
 from sdk.deployment.certificate import LIMITS, Agreement, agreement, joined
 from sdk.deployment.writing import write
@@ -33,9 +33,7 @@ class Outcome:
 def exported(name: str, folder: Path, suffix: str = ".onnx") -> Outcome:
     """Exports a method's small detector, and compares at numbers and sizes of images that the export did not see."""
     recipe = REPRESENTATIVES[name]
-    model = small_detector(recipe).eval()
-    if hasattr(model.test, "score_threshold"):
-        model.test.score_threshold = 0.0
+    model = unthresholded(recipe)
     # Fresh classifiers score everything alike, so that rounding would decide which box suppresses which.
     for key, weight in model.named_parameters():
         factor = next((factor for ending, factor in SHARPENED.items() if key.endswith(ending)), 1)

@@ -82,6 +82,14 @@ def small_detector(recipe: Recipe, num_classes: int = 3) -> nn.Module:
     return model
 
 
+def unthresholded(recipe: Recipe) -> nn.Module:
+    """``small_detector`` for prediction, which finds something however low it scores."""
+    model = small_detector(recipe).eval()
+    if hasattr(model.test, "score_threshold"):
+        model.test.score_threshold = 0.0
+    return model
+
+
 def few_regions(model: nn.Module, proposals: int = 100, sampled: int = 8, found: int = 10) -> None:
     """Second stages look at fewer regions, which is where they spend their time on small images."""
     first, second = getattr(model, "rpn_head", None), getattr(model, "roi_head", None)

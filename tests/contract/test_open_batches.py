@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_detectors import batch, representatives, small_detector
+from small_detectors import batch, innermost, representatives, unthresholded
 
 from sdk.deployment.network import suppress_by_torchvision
 from sdk.models.methods.centripetalnet import centripetalnet
@@ -17,7 +17,7 @@ NOT_YET = (centripetalnet, cornernet, point_rend, yolact)
 REPRESENTATIVES = {
     name: recipe
     for name, recipe in representatives().items()
-    if not recipe.needs_proposals and getattr(recipe.build, "func", recipe.build) not in NOT_YET
+    if not recipe.needs_proposals and innermost(recipe.build) not in NOT_YET
 }
 QUICK = {
     "cascade_rcnn_r101_caffe_fpn_1x_coco",
@@ -40,10 +40,8 @@ def test_quick_names_are_those_of_representatives():
 @torch.no_grad()
 def test_open_batches(name):
     recipe = REPRESENTATIVES[name]
-    model = small_detector(recipe).eval()
+    model = unthresholded(recipe)
     model.test.max_per_image = 10
-    if hasattr(model.test, "score_threshold"):
-        model.test.score_threshold = 0.0
     plain, _ = batch(recipe, (0, 0))
     sizes, scales = list(plain.sizes), [(1.0, 1.0), (0.5, 0.25)]
     original = [(round(h / y), round(w / x)) for (h, w), (x, y) in zip(sizes, scales)]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from small_detectors import batch, representatives, small_detector
+from small_detectors import batch, representatives, unthresholded
 
 from sdk.models.structures import ImageBatch
 from sdk.models.tta import predict_views
@@ -44,10 +44,8 @@ def mirrored(images: ImageBatch) -> ImageBatch:
 @torch.no_grad()
 def test_views(name):
     recipe = REPRESENTATIVES[name]
-    model = small_detector(recipe).eval()
+    model = unthresholded(recipe)
     model.test.max_per_image = 10
-    if hasattr(model.test, "score_threshold"):
-        model.test.score_threshold = 0.0
     images, targets = batch(recipe, (3, 2))
     divisor = recipe.preprocessing.divisor
     images = ImageBatch(padded(images.pixels, divisor), images.sizes, images.sizes, [(1.0, 1.0)] * 2)
