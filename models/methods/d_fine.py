@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...ops.ms_deform_attn import ms_deform_attn
 from ...ops.overlaps import elementwise_iou
 from ..assigners.base import BACKGROUND
 from ..assigners.hungarian import HungarianMatcher, focal_cost
@@ -39,7 +38,7 @@ from ..losses.set_prediction import Pairs, SetLoss, layer_prefixes, matched_pair
 from ..necks.hybrid_encoder import CSPBlock, HybridEncoder, normalized_conv
 from ..settings import SetTest
 from ..structures import Detections, ImageBatch, Targets
-from ..transformer.attention import Attention, Memory, single_or_double
+from ..transformer.attention import Attention, Memory, single_or_double, weighted_samples
 from ..transformer.denoising import Denoising, NoisyObjects, NoisyQueries
 from ..transformer.layers import FeedForward
 from ..transformer.references import shifted
@@ -137,14 +136,8 @@ class PointAttention(nn.Module):
         weights = weights.new_zeros(*shape[:3], size).index_copy(3, slots, weights)
         locations = locations.new_zeros(*shape[:3], size, 2).index_copy(3, slots, locations)
         value = memory.values.unflatten(2, (self.heads, -1))
-        levels = (len(self.points), most)
-        return ms_deform_attn(
-            value,
-            memory.levels.shapes,
-            memory.levels.starts,
-            locations.unflatten(3, levels),
-            weights.unflatten(3, levels),
-        )
+        shape = (len(self.points), most)
+        return weighted_samples(value, memory.levels, locations.unflatten(3, shape), weights.unflatten(3, shape))
 
 
 class Gate(nn.Module):

@@ -45,7 +45,7 @@ from .deformable_detr import box_branch, class_branch
 
 def flattened(features: Sequence[Tensor]) -> tuple[Memory, Tensor]:
     """(B, C, H, W) maps to a memory without padding, and (B, S, 2) where its places lie."""
-    masks = [x.new_zeros((len(x), *x.shape[2:]), dtype=torch.bool) for x in features]
+    masks = [x.new_zeros((x.shape[0], *x.shape[2:]), dtype=torch.bool) for x in features]
     levels, places = lay_out(masks, torch.promote_types(features[0].dtype, torch.float32))
     return Memory(torch.cat([x.flatten(2) for x in features], dim=2).transpose(1, 2), levels=levels), places
 
@@ -69,7 +69,8 @@ class QueryProposals(nn.Module):
         logits = self.cls_branch(features)
         best = logits.amax(dim=2).topk(min(self.queries, logits.shape[1]), dim=1).indices[..., None]
         features, logits, anchors = (
-            x.expand(len(best), -1, -1).gather(1, best.expand(-1, -1, x.shape[2])) for x in (features, logits, anchors)
+            x.expand(best.shape[0], -1, -1).gather(1, best.expand(-1, -1, x.shape[2]))
+            for x in (features, logits, anchors)
         )
         boxes = (single_or_double(self.reg_branch(features)) + anchors).sigmoid()
         return features.detach(), boxes.detach(), SetOutputs(logits[None], boxes[None])

@@ -56,6 +56,15 @@ def cell_centres(locations: Tensor, sizes: Tensor) -> Tensor:
     return (torch.minimum(cells.clamp(min=0), sizes - 1) + 0.5).to(locations.dtype) / sizes
 
 
+def weighted_samples(value: Tensor, levels: Levels, locations: Tensor, weights: Tensor) -> Tensor:
+    """``ms_deform_attn`` of a memory's (B, S, M, D) values, also in a program that is being exported."""
+    if torch.compiler.is_exporting():
+        # In a program the levels' sizes are no values of tensors, but symbols.
+        starts = [sum(h * w for h, w in levels.sizes[:level]) for level in range(len(levels.sizes))]
+        return sampled_levels(value, levels.sizes, starts, locations, weights)
+    return ms_deform_attn(value, levels.shapes, levels.starts, locations, weights)
+
+
 def with_positions(values: Tensor, positions: Tensor | None) -> Tensor:
     """Values with their positions added, where there are any."""
     return values if positions is None else values + positions
@@ -155,10 +164,4 @@ class DeformableAttention(nn.Module):
             locations = own[..., :2] + offsets / self.points * own[..., 2:] * 0.5
         if self.discrete:
             locations = cell_centres(locations, levels.shapes.flip(1)[:, None])
-        if torch.compiler.is_exporting():
-            # In a program the levels' sizes are no values of tensors, but symbols.
-            starts = [sum(h * w for h, w in levels.sizes[:level]) for level in range(self.levels)]
-            out = sampled_levels(value, levels.sizes, starts, locations, weights)
-        else:
-            out = ms_deform_attn(value, levels.shapes, levels.starts, locations, weights)
-        return self.dropout(self.output_proj(out))
+        return self.dropout(self.output_proj(weighted_samples(value, levels, locations, weights)))

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from small_detectors import image_size, innermost, representatives, unthresholded
+from small_detectors import image_size, representatives, unthresholded
 
 from sdk.deployment.certificate import LIMITS, Agreement, agreement, joined
 from sdk.deployment.writing import write
 from sdk.errors import SdkError
-from sdk.models.backbones.vgg import SSDVGG
 from sdk.models.recipe import Recipe
 from sdk.models.structures import ImageBatch
 from sdk.results.exported import load_exported
@@ -52,13 +51,13 @@ def exported(name: str, folder: Path, suffix: str = ".onnx") -> Outcome:
 
 
 def batches(recipe: Recipe) -> list[ImageBatch]:
-    """Two images, then one wider, then three higher ones, of noise."""
-    size, step = image_size(recipe), recipe.preprocessing.divisor
-    fixed = innermost(getattr(recipe.build, "keywords", {}).get("backbone")) is SSDVGG
+    """Two images, then one wider, then three higher ones, of noise; of one size where the recipe has one size."""
+    preparing, size = recipe.preprocessing, image_size(recipe)
+    step, fixed = preparing.divisor, preparing.fixed_size
     shapes = [(2, 0, 0), (1, 0, 2 * step), (3, step, 0)]
     generator, made = torch.Generator().manual_seed(3), []
     for count, higher, wider in shapes:
-        height, width = (size, size) if fixed else (size + higher, size + wider)
+        height, width = (size + higher, size + wider) if fixed is None else preparing.padded_size(fixed)
         sizes = [(height, width), (height - 20, width - 12), (height - 3, width)][:count]
         pixels = torch.randn(count, 3, height, width, generator=generator)
         for image, (h, w) in zip(pixels, sizes):
