@@ -14,9 +14,10 @@ from torch.profiler import record_function
 
 from ..boxes import cxcywh_to_xyxy, to_output_frame
 from ..dense.open_sizes import padded
+from ..dense.postprocess import best_pairs
 from ..settings import SetTest
 from ..structures import Detections, ImageBatch, OpenBatch, Targets
-from ..transformer.denoising import NoisyObjects
+from ..transformer.denoising import Denoising, NoisyObjects
 from ..transformer.positions import padding_mask
 from .base import Detector, full_precision
 
@@ -86,11 +87,16 @@ class SetDetector(Detector):
 
 
 class DenoisingHead(SetHead):
-    """The contract of a head that in training also repairs noisy objects (Li et al., "DN-DETR")."""
+    """The contract of a head that in training also repairs noisy objects (Li et al., "DN-DETR").
+
+    denoising: how objects are made noisy.
+    """
+
+    denoising: Denoising
 
     def noisy(self, images: ImageBatch, targets: Sequence[Targets]) -> NoisyObjects | None:
-        """Objects with noise; none where there are no objects."""
-        raise NotImplementedError
+        """Objects with noise, as shares of the whole batch, padding included; none where there are no objects."""
+        return self.denoising(targets, frame_factors(images), self.num_classes)
 
     def forward(
         self, features: Sequence[Tensor], padding: Tensor, noisy: NoisyObjects | None = None
@@ -171,3 +177,10 @@ def answers(
     boxes = boxes_in_pixels(shares, sizes if frame is None else frame)
     boxes = torch.minimum(boxes.clamp(min=0), sizes[:, None])
     return set_detections(boxes.gather(1, query[..., None].expand(-1, -1, 4)), scores, labels, images, test)
+
+
+def best_answers(found: SetOutputs, images: ImageBatch, test: SetTest, frame: Tensor | None = None) -> list[Detections]:
+    """Detections of the pairs of query and class that the last prediction scores best, by sigmoid; ``frame`` as of
+    ``answers``."""
+    scores, labels, query = best_pairs(found.logits[-1].sigmoid(), test.max_per_image)
+    return answers(found.boxes[-1], query, scores, labels, images, test, frame)

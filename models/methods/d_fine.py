@@ -23,12 +23,11 @@ from ..assigners.hungarian import HungarianMatcher, focal_cost
 from ..backbones.hgnet import HGNetV2
 from ..backbones.resnet import ResNet
 from ..boxes import xyxy_to_cxcywh
-from ..dense.postprocess import best_pairs
 from ..detectors.set_prediction import (
     DenoisingDetector,
     DenoisingHead,
     SetOutputs,
-    answers,
+    best_answers,
     boxes_in_pixels,
     frame_factors,
 )
@@ -240,9 +239,6 @@ class DFINEHead(DenoisingHead):
         matcher = HungarianMatcher(focal_cost, xyxy_to_cxcywh)
         self.set_loss = SetLoss(matcher, varifocal_set_loss, num_classes)
 
-    def noisy(self, images: ImageBatch, targets: Sequence[Targets]) -> NoisyObjects | None:
-        return self.denoising(targets, frame_factors(images), self.num_classes)
-
     def forward(
         self, features: Sequence[Tensor], padding: Tensor, noisy: NoisyObjects | None = None
     ) -> tuple[SetOutputs, ...]:
@@ -349,8 +345,7 @@ class DFINEHead(DenoisingHead):
         return terms
 
     def predict(self, outputs: tuple[SetOutputs, ...], images: ImageBatch, test: SetTest) -> list[Detections]:
-        scores, labels, query = best_pairs(outputs[0].logits[-1].sigmoid(), test.max_per_image)
-        return answers(outputs[0].boxes[-1], query, scores, labels, images, test, frame_factors(images))
+        return best_answers(outputs[0], images, test, frame_factors(images))
 
 
 def surest(chances: Tensor) -> Tensor:

@@ -22,12 +22,11 @@ from torch import Tensor, nn
 from ..assigners.hungarian import HungarianMatcher, focal_cost
 from ..backbones.resnet import ResNet
 from ..boxes import xyxy_to_cxcywh
-from ..dense.postprocess import best_pairs
 from ..detectors.set_prediction import (
     SetDetector,
     SetHead,
     SetOutputs,
-    answers,
+    best_answers,
     boxes_in_pixels,
     size_factors,
 )
@@ -218,8 +217,7 @@ class DeformableDETRHead(SetHead):
         return losses
 
     def predict(self, outputs: tuple[SetOutputs, ...], images: ImageBatch, test: SetTest) -> list[Detections]:
-        scores, labels, query = best_pairs(outputs[0].logits[-1].sigmoid(), test.max_per_image)
-        return answers(outputs[0].boxes[-1], query, scores, labels, images, test)
+        return best_answers(outputs[0], images, test)
 
 
 def fill_shared_branches(head: DeformableDETRHead, state: dict[str, Tensor], prefix: str, *_) -> None:

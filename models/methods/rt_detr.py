@@ -22,12 +22,11 @@ from torch import Tensor, nn
 from ..assigners.hungarian import HungarianMatcher, focal_cost
 from ..backbones.resnet import ResNet
 from ..boxes import xyxy_to_cxcywh
-from ..dense.postprocess import best_pairs
 from ..detectors.set_prediction import (
     DenoisingDetector,
     DenoisingHead,
     SetOutputs,
-    answers,
+    best_answers,
     boxes_in_pixels,
     frame_factors,
 )
@@ -130,9 +129,6 @@ class RTDETRHead(DenoisingHead):
         matcher = HungarianMatcher(focal_cost, xyxy_to_cxcywh)
         self.set_loss = SetLoss(matcher, varifocal_set_loss, num_classes)
 
-    def noisy(self, images: ImageBatch, targets: Sequence[Targets]) -> NoisyObjects | None:
-        return self.denoising(targets, frame_factors(images), self.num_classes)
-
     def forward(
         self, features: Sequence[Tensor], padding: Tensor, noisy: NoisyObjects | None = None
     ) -> tuple[SetOutputs, ...]:
@@ -175,8 +171,7 @@ class RTDETRHead(DenoisingHead):
         return losses
 
     def predict(self, outputs: tuple[SetOutputs, ...], images: ImageBatch, test: SetTest) -> list[Detections]:
-        scores, labels, query = best_pairs(outputs[0].logits[-1].sigmoid(), test.max_per_image)
-        return answers(outputs[0].boxes[-1], query, scores, labels, images, test, frame_factors(images))
+        return best_answers(outputs[0], images, test, frame_factors(images))
 
 
 def rt_detr(
