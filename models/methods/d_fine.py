@@ -23,6 +23,7 @@ from ..assigners.hungarian import HungarianMatcher, focal_cost
 from ..backbones.hgnet import HGNetV2
 from ..backbones.resnet import ResNet
 from ..boxes import xyxy_to_cxcywh
+from ..detectors.query_proposals import QueryProposals
 from ..detectors.set_prediction import (
     DenoisingDetector,
     DenoisingHead,
@@ -38,11 +39,10 @@ from ..necks.hybrid_encoder import CSPBlock, HybridEncoder, normalized_conv
 from ..settings import SetTest
 from ..structures import Detections, ImageBatch, Targets
 from ..transformer.attention import Attention, Memory, single_or_double, weighted_samples
+from ..transformer.branches import box_branch, class_branch, position_branch
 from ..transformer.denoising import Denoising, NoisyObjects, NoisyQueries
 from ..transformer.layers import FeedForward
-from ..transformer.references import shifted
-from .deformable_detr import box_branch, class_branch
-from .rt_detr import QueryProposals, flattened, position_branch
+from ..transformer.references import flattened, shifted
 
 BINS = 33
 """Values of a distribution."""

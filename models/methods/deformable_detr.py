@@ -31,12 +31,12 @@ from ..detectors.set_prediction import (
     size_factors,
 )
 from ..layers import GN
-from ..layers.init import bias_for_prior
 from ..losses.set_prediction import SetLoss, focal_set_loss, layer_prefixes
 from ..necks.channel_mapper import ChannelMapper
 from ..settings import SetTest
 from ..structures import Detections, ImageBatch, Targets
 from ..transformer.attention import DeformableAttention, Memory
+from ..transformer.branches import box_branch, class_branch
 from ..transformer.layers import DecoderLayer, Encoder, EncoderLayer, init_transformer
 from ..transformer.positions import resized_mask, sine_embedding, sine_positions
 from ..transformer.references import lay_out, proposal_boxes, shifted
@@ -230,26 +230,6 @@ def fill_shared_branches(head: DeformableDETRHead, state: dict[str, Tensor], pre
         values = {key.removeprefix(first): value for key, value in state.items() if key.startswith(first)}
         for layer in range(1, len(getattr(head, name))):
             state.update({f"{prefix}{name}.{layer}.{key}": value for key, value in values.items()})
-
-
-def class_branch(channels: int, num_classes: int) -> nn.Linear:
-    """(..., C) to (..., K) logits, at first the same small probability for all."""
-    layer = nn.Linear(channels, num_classes)
-    nn.init.constant_(layer.bias, bias_for_prior(0.01))
-    return layer
-
-
-def box_branch(channels: int, from_boxes: bool, outputs: int = 4) -> nn.Sequential:
-    """(..., C) to (..., 4) codes, or so many ``outputs``.
-
-    At first the reference itself, at small size where it has none.
-    """
-    last = nn.Linear(channels, outputs)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    if not from_boxes:
-        nn.init.constant_(last.bias[2:], -2.0)
-    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU(), last)
 
 
 def deformable_detr(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..assigners.hungarian import HungarianMatcher, focal_cost
 from ..backbones.resnet import ResNet
 from ..boxes import xyxy_to_cxcywh
+from ..detectors.query_proposals import QueryProposals
 from ..detectors.set_prediction import (
     DenoisingDetector,
     DenoisingHead,
@@ -36,57 +37,10 @@ from ..necks.hybrid_encoder import HybridEncoder
 from ..settings import SetTest
 from ..structures import Detections, ImageBatch, Targets
 from ..transformer.attention import DeformableAttention, Memory, single_or_double
+from ..transformer.branches import box_branch, class_branch, position_branch
 from ..transformer.denoising import Denoising, NoisyObjects, NoisyQueries
 from ..transformer.layers import DecoderLayer
-from ..transformer.references import lay_out, proposal_boxes, shifted
-from .deformable_detr import box_branch, class_branch
-
-
-def flattened(features: Sequence[Tensor]) -> tuple[Memory, Tensor]:
-    """(B, C, H, W) maps to a memory without padding, and (B, S, 2) where its places lie."""
-    masks = [x.new_zeros((x.shape[0], *x.shape[2:]), dtype=torch.bool) for x in features]
-    levels, places = lay_out(masks, torch.promote_types(features[0].dtype, torch.float32))
-    return Memory(torch.cat([x.flatten(2) for x in features], dim=2).transpose(1, 2), levels=levels), places
-
-
-class QueryProposals(nn.Module):
-    """The encoder's best-scored places as queries: their contents and boxes."""
-
-    def __init__(self, num_classes: int, channels: int, queries: int) -> None:
-        super().__init__()
-        self.queries = queries
-        self.output = nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels))
-        self.cls_branch = class_branch(channels, num_classes)
-        self.reg_branch = box_branch(channels, from_boxes=True)
-        init_linear(self.output)
-
-    def forward(self, memory: Memory, places: Tensor) -> tuple[Tensor, Tensor, SetOutputs]:
-        """(B, Q, C) contents, (B, Q, 4) boxes in 0..1, both without gradient, and the same as a predicted set."""
-        assert memory.levels is not None
-        anchors, usable = proposal_boxes(memory.levels, places)
-        features = self.output(memory.values * usable)
-        logits = self.cls_branch(features)
-        best = logits.amax(dim=2).topk(min(self.queries, logits.shape[1]), dim=1).indices[..., None]
-        features, logits, anchors = (
-            x.expand(best.shape[0], -1, -1).gather(1, best.expand(-1, -1, x.shape[2]))
-            for x in (features, logits, anchors)
-        )
-        boxes = (single_or_double(self.reg_branch(features)) + anchors).sigmoid()
-        return features.detach(), boxes.detach(), SetOutputs(logits[None], boxes[None])
-
-
-def position_branch(channels: int) -> nn.Sequential:
-    """(..., 4) boxes to the (..., C) positions of their queries."""
-    layers = nn.Sequential(nn.Linear(4, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels))
-    init_linear(layers)
-    return layers
-
-
-def init_linear(layers: nn.Sequential) -> None:
-    """Xavier uniform weights in every linear layer."""
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
+from ..transformer.references import flattened, shifted
 
 
 class RTDETRHead(DenoisingHead):

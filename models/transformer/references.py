@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..priors import grid_points
-from .attention import Levels
+from .attention import Levels, Memory
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
@@ -43,6 +43,13 @@ def lay_out(masks: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> tupl
         places.append(grid_points((height, width), 1, device, offset=0.5) / inside[:, None])
     shapes, first = torch.tensor(sizes, device=device), torch.tensor(starts, device=device)
     return Levels(sizes, shapes, first, torch.stack(valid, dim=1)), torch.cat(places, dim=1)
+
+
+def flattened(features: Sequence[Tensor]) -> tuple[Memory, Tensor]:
+    """(B, C, H, W) maps to a memory without padding, and (B, S, 2) where its places lie."""
+    masks = [x.new_zeros((x.shape[0], *x.shape[2:]), dtype=torch.bool) for x in features]
+    levels, places = lay_out(masks, torch.promote_types(features[0].dtype, torch.float32))
+    return Memory(torch.cat([x.flatten(2) for x in features], dim=2).transpose(1, 2), levels=levels), places
 
 
 def proposal_boxes(levels: Levels, places: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Tensor]:
