@@ -15,6 +15,7 @@ from ..backbones.timm import TimmBackbone, pixels_of
 from ..backbones.trident_resnet import TridentResNet
 from ..methods.faster_rcnn import faster_rcnn_dc5
 from ..recipe import Recipe
+from .builders import innermost, own_backbone
 from .tiny import small_resnet
 
 
@@ -50,20 +51,3 @@ def on_extractor(recipe: Recipe, name: str) -> Recipe:
         weights=None,
         published={},
     )
-
-
-def innermost(build: Any) -> Any:
-    """What a chain of partial functions calls in the end."""
-    while isinstance(build, partial):
-        build = build.func
-    return build
-
-
-def own_backbone(recipe: Recipe) -> Any:
-    """What builds the row's backbone, or none."""
-    build: Any = recipe.build
-    while isinstance(build, partial):
-        if "backbone" in build.keywords:
-            return build.keywords["backbone"]
-        build = build.func
-    return None

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import published, recipes
+from .builders import innermost, own_backbone
 
 if TYPE_CHECKING:
     from ..recipe import Recipe
@@ -54,7 +55,7 @@ def entry_of(recipe: Recipe, parameters: int | None = None) -> Entry:
     """The entry of a recipe. parameters: their number, if it is known; else they are counted."""
     return Entry(
         name=recipe.name,
-        method=_method(recipe),
+        method=innermost(recipe.build).__module__.rsplit(".", 1)[-1],
         backbone=_backbone(recipe),
         dataset=recipe.dataset,
         epochs=recipe.schedule.epochs,
@@ -81,20 +82,10 @@ def written() -> str:
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
 
-def _method(recipe: Recipe) -> str:
-    build: Any = recipe.build
-    while isinstance(build, partial):
-        build = build.func
-    return build.__module__.rsplit(".", 1)[-1]
-
-
 def _backbone(recipe: Recipe) -> str:
     if recipe.backbone_weights is not None:
         return recipe.backbone_weights.rsplit("/", 1)[-1]
-    build: Any = recipe.build
-    while isinstance(build, partial) and "backbone" not in build.keywords:
-        build = build.func
-    backbone = build.keywords["backbone"] if isinstance(build, partial) else None
+    backbone = own_backbone(recipe)
     arguments: tuple = ()
     while isinstance(backbone, partial):
         arguments, backbone = backbone.args or arguments, backbone.func

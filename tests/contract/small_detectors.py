@@ -20,6 +20,7 @@ from sdk.models.recipe import Recipe
 from sdk.models.settings import ProposalSettings
 from sdk.models.structures import ImageBatch, Targets
 from sdk.models.zoo import recipes
+from sdk.models.zoo.builders import innermost, own_backbone
 
 SMALL_RESNET = partial(ResNet, 18, frozen_stages=-1, norm_eval=False, base_channels=16)
 # What stands in for the backbone of a recipe, with outputs of the same strides.
@@ -34,16 +35,9 @@ SMALL = {
 OWN_BACKBONE = (DetectoRSResNet, TridentResNet)
 
 
-def innermost(builder):
-    """What a chain of partial functions calls in the end."""
-    while isinstance(builder, partial):
-        builder = builder.func
-    return builder
-
-
 def backbone_of(recipe: Recipe):
     """The class of the recipe's backbone; none where the method builds its own."""
-    return innermost(getattr(recipe.build, "keywords", {}).get("backbone"))
+    return innermost(own_backbone(recipe))
 
 
 def representatives() -> dict[str, Recipe]:

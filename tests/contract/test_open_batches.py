@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_detectors import batch, innermost, representatives, unthresholded
+from small_detectors import batch, representatives, unthresholded
 
 from sdk.deployment.network import suppress_by_torchvision
 from sdk.models.methods.centripetalnet import centripetalnet
@@ -10,6 +10,7 @@ from sdk.models.methods.cornernet import cornernet
 from sdk.models.methods.point_rend import point_rend
 from sdk.models.methods.yolact import yolact
 from sdk.models.structures import ImageBatch, OpenBatch
+from sdk.models.zoo.builders import innermost
 from sdk.ops.paste_masks import paste_masks
 
 # What works on each image anew.
