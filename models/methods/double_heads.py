@@ -17,6 +17,7 @@ from ..boxes import box_centres, box_sizes
 from ..detectors.two_stage import TwoStageDetector
 from ..layers import BN, ConvModule
 from ..layers.init import init_kaiming, init_xavier
+from ..layers.linear import fc_layers
 from ..losses import BoxLoss, CrossEntropy, SmoothL1Loss
 from ..roi.box_head import BoxHead
 from ..roi.extractor import RoIExtractor, roi_align_extractor
@@ -87,9 +88,7 @@ class DoubleBoxHead(BoxHead):
             Bottleneck(channels, channels // 4, stride=1, dilation=1, downsample=None, options=BlockOptions())
             for _ in range(convs)
         )
-        self.fc_branch = nn.ModuleList(
-            nn.Linear(in_channels * roi_size**2 if index == 0 else fc_channels, fc_channels) for index in range(fcs)
-        )
+        self.fc_branch = fc_layers(in_channels * roi_size**2, fc_channels, fcs)
         init_kaiming(self.res_block)
         init_kaiming(self.conv_branch)
         init_xavier(self.fc_branch)

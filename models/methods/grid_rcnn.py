@@ -23,6 +23,7 @@ from ..dense.open_sizes import NOT_THERE, open_region_detections
 from ..detectors.two_stage import RoIHead, TwoStageDetector
 from ..layers import ConvModule, Norm
 from ..layers.init import bias_for_prior, init_kaiming, init_xavier, zero_bias
+from ..layers.linear import fc_layers
 from ..losses import CrossEntropy
 from ..necks.fpn import FPN
 from ..roi.box_head import region_labels
@@ -53,9 +54,7 @@ class RegionClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes, self.class_loss = num_classes, class_loss or CrossEntropy()
-        self.shared_fcs = nn.ModuleList(
-            [nn.Linear(channels * roi_size**2, fc_channels), nn.Linear(fc_channels, fc_channels)]
-        )
+        self.shared_fcs = fc_layers(channels * roi_size**2, fc_channels, 2)
         self.fc_cls = nn.Linear(fc_channels, num_classes + 1)
         init_xavier(self.shared_fcs)
         nn.init.normal_(self.fc_cls.weight, std=0.01)

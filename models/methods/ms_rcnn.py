@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..backbones.resnet import ResNet
 from ..detectors.two_stage import TwoStageDetector
 from ..layers.init import init_kaiming, init_normal, init_xavier
+from ..layers.linear import fc_layers
 from ..roi.box_head import BoxHead
 from ..roi.mask_head import FCNMaskHead, mask_targets
 from ..roi.masks import RegionMasks, own_class
@@ -56,7 +57,7 @@ class MaskIoUHead(nn.Module):
             for index in range(convs)
         )
         width = channels * (roi_size // 2) ** 2
-        self.fcs = nn.ModuleList(nn.Linear(width if index == 0 else fc_channels, fc_channels) for index in range(fcs))
+        self.fcs = fc_layers(width, fc_channels, fcs)
         self.fc_mask_iou = nn.Linear(fc_channels, num_classes)
         init_kaiming(self.convs)
         init_xavier(self.fcs)

@@ -19,6 +19,7 @@ from ..backbones.resnet import ResNet
 from ..detectors.two_stage import TwoStageDetector
 from ..layers import ConvModule
 from ..layers.init import init_xavier
+from ..layers.linear import fc_layers
 from ..roi.box_head import BoxHead
 from ..roi.mask_head import MaskHead
 from ..roi.masks import RegionMasks, own_class
@@ -89,9 +90,7 @@ class CoarseMaskHead(MaskHead):
         super().__init__(num_classes, loss_weight)
         self.size = roi_size // 2
         self.downsample_conv = ConvModule(in_channels, channels, 2, stride=2, activation=nn.ReLU(inplace=True))
-        self.fcs = nn.ModuleList(
-            nn.Linear(channels * self.size**2 if index == 0 else fc_channels, fc_channels) for index in range(fcs)
-        )
+        self.fcs = fc_layers(channels * self.size**2, fc_channels, fcs)
         self.fc_logits = nn.Linear(fc_channels, num_classes * self.size**2)
         init_xavier(self.fcs)
         nn.init.normal_(self.fc_logits.weight, std=0.001)

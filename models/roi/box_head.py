@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..coders import BoxCoder, DeltaCoder
 from ..layers import ConvModule, Norm
 from ..layers.init import init_xavier, zero_bias
+from ..layers.linear import fc_layers
 from ..losses import BoxLoss, CrossEntropy, L1Loss
 from .rois import SampledRegions
 
@@ -107,15 +108,10 @@ class BoxHead(RegionHead):
                 for index in range(count)
             )
 
-        def fc_layers(channels: int, count: int) -> nn.ModuleList:
-            return nn.ModuleList(
-                nn.Linear(channels if index == 0 else fc_channels, fc_channels) for index in range(count)
-            )
-
         area = 1 if self.average else roi_size**2
         channels = conv_channels if convs else in_channels
         self.shared_convs = conv_layers(in_channels, convs)
-        self.shared_fcs = fc_layers(channels * area, fcs)
+        self.shared_fcs = fc_layers(channels * area, fc_channels, fcs)
         widths = []
         for name, own_convs, own_fcs in (
             ("cls", branches.class_convs, branches.class_fcs),
@@ -123,7 +119,7 @@ class BoxHead(RegionHead):
         ):
             self.add_module(f"{name}_convs", conv_layers(channels, own_convs))
             width = fc_channels if fcs else (conv_channels if own_convs else channels) * area
-            self.add_module(f"{name}_fcs", fc_layers(width, own_fcs))
+            self.add_module(f"{name}_fcs", fc_layers(width, fc_channels, own_fcs))
             widths.append(fc_channels if own_fcs else width)
         self.fc_cls = nn.Linear(widths[0], num_classes + 1)
         self.fc_reg = nn.Linear(widths[1], 4 if class_agnostic else 4 * num_classes)
