@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .structures import ImageBatch, OpenBatch
+from .structures import ImageBatch, ImageSize, OpenBatch
 
 
-def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def clip_boxes(boxes: Tensor, size: ImageSize) -> Tensor:
     """(N, ..., 4) xyxy boxes cut to an image of (h, w), or each to its own of (N,) heights and widths."""
     height, width = size
     if isinstance(height, Tensor):

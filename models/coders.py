@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .boxes import clip_boxes
+from .structures import ImageSize
 
 
 class BoxCoder(Protocol):
@@ -22,7 +23,7 @@ class BoxCoder(Protocol):
         """(N, 4) xyxy priors and boxes to (N, D) regression targets."""
         ...
 
-    def decode(self, priors: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def decode(self, priors: Tensor, codes: Tensor, size: ImageSize | None = None) -> Tensor:
         """(N, 4) priors and (N, D) codes to (N, 4) boxes, clipped to an image of (h, w) where given."""
         ...
 
@@ -50,7 +51,7 @@ class DeltaCoder:
         deltas = torch.cat(((centre - prior_centre) / prior_size, (size / prior_size).log()), dim=1)
         return (deltas - deltas.new_tensor(self.means)) / deltas.new_tensor(self.stds)
 
-    def decode(self, priors: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def decode(self, priors: Tensor, codes: Tensor, size: ImageSize | None = None) -> Tensor:
         """(..., 4) xyxy priors and deltas to (..., 4) xyxy boxes; ``size`` is the image's (h, w)."""
         deltas = codes * codes.new_tensor(self.stds) + codes.new_tensor(self.means)
         prior_centre, prior_size = (priors[..., :2] + priors[..., 2:]) / 2, priors[..., 2:] - priors[..., :2]
@@ -75,7 +76,7 @@ class DistanceCoder:
         """(N, 2) points and (N, 4) boxes to (N, 4) distances (left, top, right, bottom)."""
         return torch.cat((points - boxes[:, :2], boxes[:, 2:] - points), dim=1)
 
-    def decode(self, points: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def decode(self, points: Tensor, codes: Tensor, size: ImageSize | None = None) -> Tensor:
         """(..., 2) points and (..., 4) distances to (..., 4) xyxy boxes; ``size`` is the image's (h, w)."""
         boxes = torch.cat((points - codes[..., :2], points + codes[..., 2:]), dim=-1)
         return boxes if size is None or not self.clip else clip_boxes(boxes, size)
@@ -101,7 +102,7 @@ class TBLRCoder:
         distances = torch.stack((y - boxes[:, 1], boxes[:, 3] - y, x - boxes[:, 0], boxes[:, 2] - x), dim=1)
         return distances / self._units(priors)
 
-    def decode(self, priors: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def decode(self, priors: Tensor, codes: Tensor, size: ImageSize | None = None) -> Tensor:
         """(..., 4) xyxy priors and distances to (..., 4) xyxy boxes; ``size`` is the image's (h, w)."""
         x, y = ((priors[..., :2] + priors[..., 2:]) / 2).unbind(dim=-1)
         top, bottom, left, right = (codes * self._units(priors)).unbind(dim=-1)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+ImageSize = tuple[int | Tensor, int | Tensor]
+"""Height and width of an image; or, where N boxes are of several images, (N,) heights and (N,) widths."""
 Suppress = Callable[[Tensor, Tensor, float, int], Tensor]
 """(G, N, 4) boxes of groups, (G, C, N) scores of each class, the greatest overlap and the most boxes of a class to the
 (S, 3) group, class and box of those that are kept; scores of zero and below do not count. ONNX NonMaxSuppression."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..boxes import to_output_frame
 from ..settings import DenseTest, RoITest
-from ..structures import Detections, OpenBatch, Suppress
+from ..structures import Detections, ImageSize, OpenBatch, Suppress
 
 NOT_THERE = -1.0
 """Score of what is no candidate."""
@@ -59,7 +59,7 @@ def open_dense_detections(
     scores: Sequence[Tensor],
     codes: Sequence[Tensor],
     priors: Sequence[Tensor],
-    decode: Callable[[Tensor, Tensor, tuple[int, int]], Tensor],
+    decode: Callable[[Tensor, Tensor, ImageSize], Tensor],
     images: OpenBatch,
     test: DenseTest,
     factors: Sequence[Tensor] | None = None,
@@ -73,7 +73,7 @@ def open_dense_detections(
         prior = torch.div(index, classes, rounding_mode="floor")
         code = take(codes[level], prior)
         # As one long list, since decoders know no images.
-        box = decode(level_priors[prior.flatten()], code.flatten(0, 1), images.each_size(limit))  # type: ignore[arg-type]
+        box = decode(level_priors[prior.flatten()], code.flatten(0, 1), images.each_size(limit))
         boxes.append(box.unflatten(0, (-1, limit)))
         if factors is not None:
             value = torch.where(value > 0, value * factors[level].gather(1, prior), NOT_THERE)

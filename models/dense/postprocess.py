@@ -14,7 +14,7 @@ from ...ops.nms import batched_nms
 from ...ops.soft_nms import batched_soft_nms
 from ..boxes import to_output_frame
 from ..settings import DenseTest, SoftNMS
-from ..structures import Detections, ImageBatch, OpenBatch
+from ..structures import Detections, ImageBatch, ImageSize, OpenBatch
 from .open_sizes import open_dense_detections
 
 
@@ -97,7 +97,7 @@ def dense_detections(
     scores: Sequence[Tensor],
     codes: Sequence[Tensor],
     priors: Sequence[Tensor],
-    decode: Callable[[Tensor, Tensor, tuple[int, int]], Tensor],
+    decode: Callable[[Tensor, Tensor, ImageSize], Tensor],
     images: ImageBatch,
     test: DenseTest,
     factors: Sequence[Tensor] | None = None,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -150,7 +149,7 @@ class CascadeRPNHead(nn.Module):
         """(P, 4) squares and the (B, P, 4) codes of each image to (B, P, 4) anchors."""
         if isinstance(images, OpenBatch):
             every = squares.expand(codes.shape[0], -1, -1).flatten(0, 1)
-            size: Any = images.each_size(squares.shape[0])
+            size = images.each_size(squares.shape[0])
             return self.first_coder.decode(every, codes.flatten(0, 1), size).reshape(codes.shape)
         own = [self.first_coder.decode(squares, row, size) for row, size in zip(codes, images.sizes, strict=True)]
         return torch.stack(own)

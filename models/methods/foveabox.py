@@ -28,7 +28,7 @@ from ..layers.init import bias_for_prior, init_normal
 from ..losses import FocalLoss, SmoothL1Loss
 from ..necks.fpn import FPN
 from ..settings import DenseTest
-from ..structures import Detections, ImageBatch, Targets
+from ..structures import Detections, ImageBatch, ImageSize, Targets
 
 STRIDES = (8, 16, 32, 64, 128)
 UNITS = (16, 32, 64, 128, 256)
@@ -143,7 +143,7 @@ class FoveaHead(DenseHead):
             "loss_bbox": self.box_loss(pred, wanted, None, positive.sum()),
         }
 
-    def decode(self, points: Tensor, codes: Tensor, size: tuple[int, int]) -> Tensor:
+    def decode(self, points: Tensor, codes: Tensor, size: ImageSize) -> Tensor:
         """(N, 2) points and (N, 4) distances in pixels to boxes that end at the image's last pixel."""
         return self.coder.decode(points, codes, (size[0] - 1, size[1] - 1))
 

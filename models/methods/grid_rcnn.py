@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -277,7 +276,7 @@ class GridRoIHead(RoIHead):
     ) -> list[Detections]:
         """Detections of an OpenBatch from (B, P, 4) proposals and (B P, K) scores."""
         regions = proposals.shape[1]
-        size: Any = images.each_size(regions)
+        size = images.each_size(regions)
         inside = clip_boxes(proposals.flatten(0, 1), size).unflatten(0, (-1, regions))
         counted = torch.where(is_there(proposals)[..., None], scores.unflatten(0, (-1, regions)), NOT_THERE)
         (found,) = open_region_detections(inside, counted, images, test)

@@ -27,6 +27,7 @@ from ..roi.box_head import BoxHead
 from ..roi.extractor import roi_align_extractor
 from ..roi.standard import StandardRoIHead
 from ..settings import DenseTest, ProposalSettings
+from ..structures import ImageSize
 from .cascade_rcnn import cascade_mask_rcnn, first_stage
 from .faster_rcnn import faster_rcnn
 from .mask_rcnn import mask_rcnn
@@ -47,7 +48,7 @@ class LegacyDeltaCoder(DeltaCoder):
         deltas = torch.cat(((centre - prior_centre) / prior_size, (size / prior_size).log()), dim=1)
         return (deltas - deltas.new_tensor(self.means)) / deltas.new_tensor(self.stds)
 
-    def decode(self, priors: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def decode(self, priors: Tensor, codes: Tensor, size: ImageSize | None = None) -> Tensor:
         """(..., 4) xyxy priors and deltas to (..., 4) xyxy boxes; ``size`` is the image's (h, w)."""
         deltas = codes * codes.new_tensor(self.stds) + codes.new_tensor(self.means)
         centre = (priors[..., :2] + priors[..., 2:]) / 2

@@ -259,7 +259,7 @@ class PAAHead(ATSSHead):
         for score, code, level in zip(scores, codes, anchors, strict=True):
             value, index = best(score.amax(dim=2), limit)
             kept.append(torch.where((value > 0)[..., None], take(score, index), NOT_THERE))
-            size: Any = images.each_size(limit)
+            size = images.each_size(limit)
             own = self.coder.decode(level[index.flatten()], take(code, index).flatten(0, 1), size)
             boxes.append(own.unflatten(0, (-1, limit)))
         score, box = torch.cat(kept, dim=1), torch.cat(boxes, dim=1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +113,7 @@ def open_proposals(
     limit, most = settings.candidates_per_level, settings.max_per_image
     for score, code, anchor in zip(scores, codes, anchors, strict=True):
         value, index = best(score, limit)
-        size: Any = images.each_size(limit)
+        size = images.each_size(limit)
         own = coder.decode(take(anchor, index).flatten(0, 1), take(code, index).flatten(0, 1), size)
         large = (box_sizes(own) > settings.min_size).all(dim=1)
         own = own.unflatten(0, (-1, limit))

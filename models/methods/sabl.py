@@ -37,7 +37,7 @@ from ..roi.cascade import CascadeRoIHead
 from ..roi.extractor import roi_align_extractor
 from ..roi.rois import SampledRegions
 from ..settings import DenseTest
-from ..structures import Detections, ImageBatch, Targets
+from ..structures import Detections, ImageBatch, ImageSize, Targets
 from .cascade_rcnn import first_stage
 from .faster_rcnn import faster_rcnn
 from .retinanet import STRIDES, retina_anchors
@@ -96,7 +96,7 @@ class BucketCoder:
         close[..., 0] = 1
         return BucketTargets(labels, label_weights, offsets, torch.zeros_like(offsets).scatter(2, near.indices, close))
 
-    def decode(self, priors: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def decode(self, priors: Tensor, codes: Tensor, size: ImageSize | None = None) -> Tensor:
         """(N, 4) priors and (N, 8 G) codes to (N, 4) boxes, cut to the last pixel of an image of (h, w)."""
         logits, offsets = self.split(codes)
         places, bucket = self.buckets(priors)
@@ -194,11 +194,11 @@ class SABLHead(RegionHead):
             "loss_bbox_reg": self.offset_loss(offsets, wanted.offsets, wanted.offset_weights, count),
         }
 
-    def refine(self, boxes: Tensor, labels: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def refine(self, boxes: Tensor, labels: Tensor, codes: Tensor, size: ImageSize | None = None) -> Tensor:
         """(R, 4) boxes moved by their codes, whatever their label, cut to an image of (h, w) where given."""
         return self.coder.decode(boxes, codes, size)
 
-    def decode(self, boxes: Tensor, codes: Tensor, size: tuple[int, int]) -> Tensor:
+    def decode(self, boxes: Tensor, codes: Tensor, size: ImageSize) -> Tensor:
         """(R, 4) boxes and their codes to (R, 4)."""
         return self.coder.decode(boxes, codes, size)
 

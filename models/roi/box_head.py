@@ -17,6 +17,7 @@ from ..layers import ConvModule, Norm
 from ..layers.init import init_xavier, zero_bias
 from ..layers.linear import fc_layers
 from ..losses import BoxLoss, CrossEntropy, L1Loss
+from ..structures import ImageSize
 from .rois import SampledRegions
 
 
@@ -36,11 +37,11 @@ class RegionHead(nn.Module):
         """Loss terms of the sampled regions of all images."""
         raise NotImplementedError
 
-    def refine(self, boxes: Tensor, labels: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def refine(self, boxes: Tensor, labels: Tensor, codes: Tensor, size: ImageSize | None = None) -> Tensor:
         """(R, 4) boxes moved by the codes of their (R,) labels, cut to an image of (h, w) where given."""
         raise NotImplementedError
 
-    def decode(self, boxes: Tensor, codes: Tensor, size: tuple[int, int]) -> Tensor:
+    def decode(self, boxes: Tensor, codes: Tensor, size: ImageSize) -> Tensor:
         """(R, 4) boxes and all their codes to (R, 4), or (R, K, 4) where each class has its own box."""
         raise NotImplementedError
 
@@ -183,11 +184,11 @@ class BoxHead(RegionHead):
             wanted = self.coder.encode(priors, wanted)
         return {**losses, "loss_bbox": self.box_loss(pred, wanted, None, count)}
 
-    def refine(self, boxes: Tensor, labels: Tensor, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def refine(self, boxes: Tensor, labels: Tensor, codes: Tensor, size: ImageSize | None = None) -> Tensor:
         """(R, 4) boxes moved by the codes of their (R,) labels, cut to an image of (h, w) where given."""
         return self.coder.decode(boxes, codes if self.class_agnostic else by_class(codes, labels), size)
 
-    def decode(self, boxes: Tensor, codes: Tensor, size: tuple[int, int]) -> Tensor:
+    def decode(self, boxes: Tensor, codes: Tensor, size: ImageSize) -> Tensor:
         """(R, 4) boxes and all their codes to (R, 4), or (R, K, 4) where each class has its own box."""
         if self.class_agnostic:
             return self.coder.decode(boxes, codes, size)

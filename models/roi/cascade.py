@@ -7,7 +7,7 @@ size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -159,7 +159,7 @@ def cascade_detections(
         for stage, head in enumerate(earlier):
             own, codes = boxes_forward(stage, to_rois([boxes]))
             logits.append(own)
-            size: Any = images.each_size(regions)
+            size = images.each_size(regions)
             moved = head.refine(boxes.flatten(0, 1), own[:, :-1].argmax(dim=1), codes, size)
             boxes = moved.unflatten(0, (-1, regions))
         own, codes = boxes_forward(len(earlier), to_rois([boxes]))

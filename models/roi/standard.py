@@ -151,7 +151,7 @@ def open_box_detections(
     regions = proposals.shape[1]
     if there is None:
         there = is_there(proposals)
-    boxes = head.decode(proposals.flatten(0, 1), codes, images.each_size(regions))  # type: ignore[arg-type]
+    boxes = head.decode(proposals.flatten(0, 1), codes, images.each_size(regions))
     scores = torch.where(there[..., None], head.scores(logits).unflatten(0, (-1, regions)), NOT_THERE)
     factors = head.confidences(codes)
     return open_region_detections(
