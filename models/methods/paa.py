@@ -122,17 +122,10 @@ def likely_positives(losses: Tensor, objects: Tensor, levels: Tensor, count: int
     return positive
 
 
-def vote(
-    found: Detections,
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    least_overlap: float = VOTE_OVERLAP,
-    width: float = VOTE_WIDTH,
-) -> Tensor:
+def vote(found: Detections, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
     """(D, 4) boxes of the detections, each the mean of the candidates of its class that overlap it (section 3.4).
 
-    A candidate's weight is its score times ``exp(-(1 - IoU)**2 / width)``.
+    A candidate's weight is its score times ``exp(-(1 - IoU)**2 / VOTE_WIDTH)``.
 
     boxes: (C, 4), scores: (C,) and labels: (C,) of the candidates before suppression.
     """
@@ -144,7 +137,7 @@ def vote(
     place = torch.arange(len(detection), device=boxes.device) - (pairs.cumsum(0) - pairs)[detection]
     candidate = order[start[detection] + place]
     overlap = elementwise_iou(found.boxes[detection], boxes[candidate])
-    weight = (-((1 - overlap) ** 2) / width).exp() * scores[candidate] * (overlap > least_overlap)
+    weight = (-((1 - overlap) ** 2) / VOTE_WIDTH).exp() * scores[candidate] * (overlap > VOTE_OVERLAP)
     total = weight.new_zeros(len(found), 1).index_add(0, detection, weight[:, None])
     voted = torch.zeros_like(found.boxes).index_add(0, detection, weight[:, None] * boxes[candidate])
     return torch.where(total > 0, voted / total, found.boxes)
