@@ -12,13 +12,12 @@ from ..backbones.hgnet import HGNetV2
 from ..layers import FROZEN_BN
 from ..methods.d_fine import DFINEHead, d_fine, fine_encoder
 from ..recipe import ParameterRule, Recipe
-from .common import Body, row
+from .common import row
 from .rt_detr import BASE as RT_DETR
+from .rt_detr import UNIT
 
 whole = partial(HGNetV2, affine=True)
 frozen = partial(HGNetV2, frozen_stages=0, norm=FROZEN_BN, norm_eval=True)
-# Pixels in 0..1.
-UNIT = Body(HGNetV2, None, mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
 B0, B2, B4, B5 = (
     replace(UNIT, build=partial(build, size))
     for build, size in ((whole, "b0"), (whole, "b2"), (frozen, "b4"), (frozen, "b5"))

@@ -44,21 +44,16 @@ def optimizer(backbone_factor: float = 0.1) -> Optimizer:
     )
 
 
-def crops(size: int):
-    """Colour, expansion, crop and flip of an image that is stretched to a square."""
-    return (
+BASE = replace(
+    COCO,
+    preprocessing=Preprocessing(size=(640, 640), keep_ratio=False),
+    train_transforms=(
         PhotometricDistortion(),
         Expand(fill=(0.0, 0.0, 0.0)),
         MinIoUCrop(),
         Flip(),
-        Resize(((size, size),), keep_ratio=False),
-    )
-
-
-BASE = replace(
-    COCO,
-    preprocessing=Preprocessing(size=(640, 640), keep_ratio=False),
-    train_transforms=crops(640),
+        Resize(((640, 640),), keep_ratio=False),
+    ),
     images_per_device=4,
     devices=4,
     optimizer=optimizer(),
