@@ -98,11 +98,11 @@ def from_huggingface(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(state)
     renamed: dict[str, Tensor] = {}
     for key, value in joined_projections(state).items():
-        constant = CONSTANTS.search(key)
+        if CONSTANTS.search(key):
+            continue
         for pattern, replacement in RULES:
             key = re.sub(pattern, replacement, key)
-        if not constant:
-            renamed[key] = value
+        renamed[key] = value
     return renamed
 
 
